@@ -1,0 +1,1 @@
+"""One module per role an image can play: read the settings, hand them to the role's package."""
