@@ -1,0 +1,118 @@
+"""The `config.yaml` that both services of a pipeline read, and the ConfigMap that carries it.
+
+One file for both services, because they must agree on topic, group and users; what differs between them is small.
+Secrets never stand in it: user names and passwords come from the environment, keys and certificates from mounted
+files, whose paths this module alone decides (`secret_mounts` in `pods.py` mounts to the same names). `tocsin dev`
+builds its processes' configuration with the same function, under another root, so that what a developer runs and
+what a cluster runs cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import yaml
+
+from tocsin_operator.model import ChannelSpec, EmailSpec, KafkaSpec, Pipeline, WebhookSpec
+
+ROOT = "/etc/tocsin"
+CONFIG_FILE = "config.yaml"
+USERS_FILE = "users.yaml"
+INGESTION_PORT = 8080
+HEALTH_PORT = 9090
+INGESTION_DRAIN_SECONDS = 20
+CONSUMER_DRAIN_SECONDS = 30
+
+
+def build_service_config(pipeline: Pipeline, *, root: str = ROOT) -> dict[str, Any]:
+    """Return the content of config.yaml for `pipeline`, whose files lie under `root`; it holds no secret."""
+    spec = pipeline.spec
+    config: dict[str, Any] = {
+        "pipeline": {"namespace": pipeline.namespace, "name": pipeline.name},
+        "kafka": _build_kafka(pipeline, root),
+        "users": {"file": f"{root}/users/{USERS_FILE}"},
+        "ingestion": {
+            "port": INGESTION_PORT,
+            "auth": {"mode": spec.ingestion.auth.mode},
+            "drain_seconds": INGESTION_DRAIN_SECONDS,
+        },
+        "consumer": {
+            "concurrency": spec.consumer.concurrency,
+            "drain_seconds": CONSUMER_DRAIN_SECONDS,
+            "channels": [_build_channel(channel, root) for channel in spec.consumer.channels],
+        },
+        "delivery": {
+            "max_attempts": spec.delivery.max_attempts,
+            "ttl_seconds": spec.delivery.ttl_seconds,
+            "dead_letter_topic": pipeline.dead_letter_topic,
+        },
+        "health": {"port": HEALTH_PORT},
+        "log": {
+            "level": spec.logging.level,
+            "rotation_size": spec.logging.rotation_size,
+            "rotation_count": spec.logging.rotation_count,
+        },
+    }
+    if spec.redis is not None:
+        config["redis"] = {"url": spec.redis.url}
+    return config
+
+
+def render_service_config(pipeline: Pipeline) -> str:
+    """Return config.yaml as text: the same pipeline always gives the same bytes."""
+    return yaml.safe_dump(build_service_config(pipeline), sort_keys=True, allow_unicode=True)
+
+
+def hash_service_config(pipeline: Pipeline) -> str:
+    """Return what the pod template carries, so that pods roll when their configuration changed and only then."""
+    return hashlib.sha256(render_service_config(pipeline).encode()).hexdigest()[:16]
+
+
+def _build_kafka(pipeline: Pipeline, root: str) -> dict[str, Any]:
+    kafka = pipeline.spec.kafka
+    return {
+        "brokers": list(kafka.bootstrap_servers),
+        "security_protocol": kafka.security_protocol,
+        "sasl_mechanism": kafka.sasl_mechanism,
+        "topic": kafka.topic.name,
+        "consumer_group": pipeline.consumer_group,
+        "retries": kafka.retries,
+        "producer_return_successes": kafka.producer_return_successes,
+        **_build_kafka_tls(kafka, f"{root}/kafka-tls"),
+    }
+
+
+def _build_kafka_tls(kafka: KafkaSpec, folder: str) -> dict[str, Any]:
+    if kafka.tls_secret_ref is None:
+        return {}
+    files = {"ca_file": "ca.crt", "cert_file": "tls.crt", "key_file": "tls.key"}
+    return {"tls": {key: f"{folder}/{name}" for key, name in files.items()}}
+
+
+def _build_channel(channel: ChannelSpec, root: str) -> dict[str, Any]:
+    folder = f"{root}/channels/{channel.name}"
+    block: dict[str, Any] = {"name": channel.name, "type": channel.type}
+    if channel.webhook is not None:
+        block["webhook"] = _build_webhook(channel.webhook, folder)
+    if channel.email is not None:
+        block["email"] = _build_email(channel.email, folder)
+    return block
+
+
+def _build_webhook(webhook: WebhookSpec, folder: str) -> dict[str, Any]:
+    secret = {"secret_file": f"{folder}/secret"} if webhook.secret_ref else {}
+    return {"url": webhook.url, "timeout_seconds": webhook.timeout_seconds, **secret}
+
+
+def _build_email(email: EmailSpec, folder: str) -> dict[str, Any]:
+    files = {"username_file": "username", "password_file": "password", "ca_file": "ca.crt"}
+    mounted = {key: f"{folder}/{name}" for key, name in files.items()} if email.credentials_secret_ref else {}
+    return {
+        "host": email.host,
+        "port": email.port,
+        "from_address": email.from_,
+        "security": email.security,
+        "timeout_seconds": email.timeout_seconds,
+        **mounted,
+    }

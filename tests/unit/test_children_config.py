@@ -1,0 +1,123 @@
+"""What the operator renders is what the services accept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tocsin_core.settings import Settings, load_settings
+from tocsin_operator.children.config import build_service_config, hash_service_config, render_service_config
+from tocsin_operator.model import Pipeline, parse_pipeline
+
+SMALLEST: dict[str, Any] = {
+    "kafka": {"bootstrapServers": ["kafka:9092"], "topic": {"name": "orders"}},
+    "users": {"configMapRef": {"name": "people"}},
+    "consumer": {"channels": [{"name": "log", "type": "Log"}]},
+}
+EVERYTHING: dict[str, Any] = {
+    "kafka": {
+        "bootstrapServers": ["b-1.example.org:9093", "b-2.example.org:9093"],
+        "securityProtocol": "SASL_SSL",
+        "saslMechanism": "SCRAM-SHA-256",
+        "credentialsSecretRef": {"name": "kafka-user"},
+        "tlsSecretRef": {"name": "kafka-tls"},
+        "consumerGroup": "orders-group",
+        "topic": {"name": "orders", "partitions": 24, "replicationFactor": 3},
+        "retries": 3,
+        "producerReturnSuccesses": False,
+    },
+    "users": {"configMapRef": {"name": "people"}},
+    "redis": {"url": "redis://valkey:6379/0", "credentialsSecretRef": {"name": "valkey"}},
+    "consumer": {
+        "concurrency": 10,
+        "channels": [
+            {"name": "log", "type": "Log"},
+            {
+                "name": "hook",
+                "type": "Webhook",
+                "webhook": {"url": "https://example.org/n", "secretRef": {"name": "s"}, "timeoutSeconds": 7},
+            },
+            {
+                "name": "mail",
+                "type": "Email",
+                "email": {
+                    "host": "smtp.example.org",
+                    "from": "tocsin@example.org",
+                    "credentialsSecretRef": {"name": "smtp"},
+                },
+            },
+        ],
+    },
+    "delivery": {"maxAttempts": 7, "ttlSeconds": 60, "deadLetterTopic": "graveyard"},
+    "logging": {"level": "debug", "rotationSize": 5, "rotationCount": 2},
+}
+
+
+def pipeline_of(spec: dict[str, Any]) -> Pipeline:
+    return parse_pipeline({"metadata": {"namespace": "shop", "name": "orders", "uid": "u"}, "spec": spec})
+
+
+def load(pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("TOCSIN_KAFKA__USERNAME", "ada")
+    monkeypatch.setenv("TOCSIN_KAFKA__PASSWORD", "from-the-environment")
+    file = tmp_path / "config.yaml"
+    file.write_text(render_service_config(pipeline), encoding="utf-8")
+    return load_settings(file)
+
+
+def test_the_smallest_pipeline_renders_settings_that_the_services_accept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load(pipeline_of(SMALLEST), tmp_path, monkeypatch)
+    assert settings.kafka.brokers == ["kafka:9092"]
+    assert settings.kafka.consumer_group == "shop.orders"
+    assert settings.dead_letter_topic == "orders.dlq"
+    assert settings.redis is None
+    assert str(settings.users.file) == "/etc/tocsin/users/users.yaml"
+
+
+def test_every_field_of_the_spec_reaches_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(pipeline_of(EVERYTHING), tmp_path, monkeypatch)
+    assert settings.kafka.brokers == ["b-1.example.org:9093", "b-2.example.org:9093"]
+    assert (settings.kafka.security_protocol, settings.kafka.sasl_mechanism) == ("SASL_SSL", "SCRAM-SHA-256")
+    assert str(settings.kafka.tls.key_file) == "/etc/tocsin/kafka-tls/tls.key"
+    assert (settings.kafka.retries, settings.kafka.producer_return_successes) == (3, False)
+    assert settings.kafka.consumer_group == "orders-group"
+    assert settings.redis is not None
+    assert settings.redis.url == "redis://valkey:6379/0"
+    assert settings.consumer.concurrency == 10
+    hook, mail = settings.consumer.channels[1].webhook, settings.consumer.channels[2].email
+    assert hook is not None
+    assert (hook.url, hook.timeout_seconds) == ("https://example.org/n", 7)
+    assert str(hook.secret_file) == "/etc/tocsin/channels/hook/secret"
+    assert mail is not None
+    assert (mail.host, mail.port, mail.security) == ("smtp.example.org", 587, "STARTTLS")
+    assert str(mail.password_file) == "/etc/tocsin/channels/mail/password"
+    assert (settings.delivery.max_attempts, settings.delivery.ttl_seconds) == (7, 60)
+    assert settings.dead_letter_topic == "graveyard"
+    assert (settings.log.level, settings.log.rotation_size, settings.log.rotation_count) == ("debug", 5, 2)
+
+
+def test_no_user_name_and_no_password_stand_in_the_config() -> None:
+    text = render_service_config(pipeline_of(EVERYTHING))
+    assert "username:" not in text
+    assert "password:" not in text
+
+
+def test_another_root_moves_every_path() -> None:
+    config = build_service_config(pipeline_of(EVERYTHING), root="/tmp/dev")
+    assert "/etc/tocsin" not in str(config)
+    assert config["kafka"]["tls"]["ca_file"] == "/tmp/dev/kafka-tls/ca.crt"
+
+
+def test_the_hash_follows_the_config_and_nothing_else() -> None:
+    pipeline = pipeline_of(SMALLEST)
+    assert hash_service_config(pipeline) == hash_service_config(pipeline_of(SMALLEST))
+    scaled = {**SMALLEST, "consumer": {**SMALLEST["consumer"], "replicas": 9}}
+    assert hash_service_config(pipeline_of(scaled)) == hash_service_config(pipeline)
+    assert hash_service_config(msgspec.structs.replace(pipeline, generation=99)) == hash_service_config(pipeline)
+    slower = {**SMALLEST, "consumer": {**SMALLEST["consumer"], "concurrency": 1}}
+    assert hash_service_config(pipeline_of(slower)) != hash_service_config(pipeline)
