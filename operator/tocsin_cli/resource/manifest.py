@@ -1,0 +1,156 @@
+"""The file behind `-f`: one NotificationPipeline with the ConfigMap and Secrets it names."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path as FilePath
+from typing import Any, NamedTuple
+
+import yaml
+
+from tocsin_cli.resource.documents import Document, read_documents
+from tocsin_cli.resource.problems import Path, Problem, ResourceError
+from tocsin_cli.resource.rules import find_broken_rules
+from tocsin_cli.resource.schema import apply_defaults, find_unknown_fields, find_wrong_values, load_schema
+from tocsin_operator.model import GROUP, KIND, VERSION, Pipeline, SecretRef, parse_pipeline
+
+API_VERSION = f"{GROUP}/{VERSION}"
+USERS_KEY = "users.yaml"
+MAX_FILE_BYTES = 16 * 1024 * 1024
+DNS_NAME = re.compile(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+
+
+class Manifest(NamedTuple):
+    """A checked pipeline and what it refers to."""
+
+    source: str
+    pipeline: Pipeline
+    users_yaml: str
+    user_ids: tuple[str, ...]
+    secrets: Mapping[str, Mapping[str, bytes]]
+
+    def secret_value(self, reference: SecretRef, key: str, *, field: str) -> bytes:
+        """Return one key of a Secret that `field` names. Raise ResourceError saying what to add to the file."""
+        secret = self.secrets.get(reference.name)
+        if secret is None:
+            raise ResourceError(
+                f"{self.source}: {field}: Secret {reference.name!r} is not in this file; "
+                f"add a Secret document of that name with the key {key!r}"
+            )
+        if key not in secret:
+            raise ResourceError(f"{self.source}: {field}: Secret {reference.name!r} has no key {key!r}; add it")
+        return secret[key]
+
+
+def read_manifest(path: FilePath) -> Manifest:
+    """Read and check the file at `path`. Raise ResourceError listing every problem with its line, field and fix."""
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ResourceError(f"{path}: larger than {MAX_FILE_BYTES} bytes")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise ResourceError(f"{path}: {reason}; name a YAML file with -f") from error
+    return parse_manifest(text, name=str(path))
+
+
+def parse_manifest(text: str, *, name: str) -> Manifest:
+    """Return the manifest in a YAML text; `name` is what error messages call it. Raise ResourceError as above."""
+    documents = read_documents(text, name=name)
+    document = _the_pipeline(documents, name)
+    pipeline = parse_pipeline(check_pipeline(document, name=name))
+    reference = pipeline.spec.users.config_map_ref.name
+    users_yaml = _users_yaml(documents, reference, name=name)
+    return Manifest(
+        source=name,
+        pipeline=pipeline,
+        users_yaml=users_yaml,
+        user_ids=_user_ids(users_yaml, name=f"{name}: ConfigMap {reference}: {USERS_KEY}"),
+        secrets={_name(each): _secret_data(each, name) for each in documents if _kind(each) == "Secret"},
+    )
+
+
+def check_pipeline(document: Document, *, name: str) -> dict[str, Any]:
+    """Return the resource with its defaults. Raise ResourceError with one line per problem the CRD finds in it."""
+    schema = load_schema()
+    problems = [*_find_wrong_identity(document.value), *find_unknown_fields(schema, document.value)]
+    body: dict[str, Any] = apply_defaults(schema, document.value)
+    problems += find_wrong_values(schema, body)
+    # Rules assume a value of the right shape, so the API server too asks them last.
+    problems = problems or list(find_broken_rules(schema, body))
+    if problems:
+        raise ResourceError("\n".join(f"{name}:{document.line_of(each.path)}: {each}" for each in problems))
+    return body
+
+
+def _the_pipeline(documents: list[Document], name: str) -> Document:
+    pipelines = [each for each in documents if _kind(each) == KIND]
+    if len(pipelines) == 1:
+        return pipelines[0]
+    if not pipelines:
+        kinds = ", ".join(dict.fromkeys(str(_kind(each)) for each in documents)) or "nothing"
+        raise ResourceError(f"{name}: no document of kind {KIND} (found: {kinds}); add one")
+    names = ", ".join(_name(each) for each in pipelines)
+    raise ResourceError(f"{name}: {len(pipelines)} pipelines ({names}); keep one per file to run it here")
+
+
+def _find_wrong_identity(body: Mapping[str, Any]) -> Iterator[Problem]:
+    if body.get("apiVersion") != API_VERSION:
+        yield Problem(("apiVersion",), f"must be {API_VERSION}, not {body.get('apiVersion')!r}")
+    metadata = body.get("metadata")
+    found = metadata.get("name") if isinstance(metadata, dict) else None
+    path: Path = ("metadata", "name")
+    if not found:
+        yield Problem(path, "required, and not set")
+    elif not isinstance(found, str) or not DNS_NAME.match(found):
+        yield Problem(path, f"{found!r} must be lower-case letters, digits, '-' and '.'")
+
+
+def _users_yaml(documents: list[Document], reference: str, *, name: str) -> str:
+    field = "spec.users.configMapRef.name"
+    maps = {_name(each): each.value.get("data") or {} for each in documents if _kind(each) == "ConfigMap"}
+    if reference not in maps:
+        raise ResourceError(
+            f"{name}: {field}: ConfigMap {reference!r} is not in this file; "
+            f"add a ConfigMap document of that name with the key {USERS_KEY!r}"
+        )
+    text = maps[reference].get(USERS_KEY)
+    if not isinstance(text, str):
+        raise ResourceError(f"{name}: {field}: ConfigMap {reference!r} has no key {USERS_KEY!r}; add it")
+    return text
+
+
+def _user_ids(users_yaml: str, *, name: str) -> tuple[str, ...]:
+    try:
+        users = yaml.load(users_yaml, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - safe loaders
+    except yaml.YAMLError as error:
+        raise ResourceError(f"{name}: not valid YAML: {error}") from error
+    if not isinstance(users, dict) or not users:
+        raise ResourceError(f'{name}: must map at least one id to a profile, like "2": {{name: Ada}}')
+    return tuple(str(each) for each in users)
+
+
+def _secret_data(document: Document, name: str) -> dict[str, bytes]:
+    encoded, plain = document.value.get("data") or {}, document.value.get("stringData") or {}
+    data: dict[str, bytes] = {}
+    for key, value in encoded.items():
+        try:
+            data[key] = base64.b64decode(str(value), validate=False)
+        except binascii.Error as error:
+            raise ResourceError(
+                f"{name}:{document.line_of(('data', key))}: Secret {_name(document)}: data.{key}: not base64; "
+                "plain text belongs under stringData"
+            ) from error
+    return data | {key: str(value).encode() for key, value in plain.items()}
+
+
+def _kind(document: Document) -> Any:
+    return document.value.get("kind") if isinstance(document.value, dict) else None
+
+
+def _name(document: Document) -> str:
+    metadata = document.value.get("metadata")
+    return str(metadata.get("name", "")) if isinstance(metadata, dict) else ""
