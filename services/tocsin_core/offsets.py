@@ -1,0 +1,99 @@
+"""Which offset may be committed. Pure: no Kafka, no clock, no threads.
+
+Deliveries of one partition finish in any order, but Kafka remembers one number per partition: everything below it is
+done. `OffsetTracker` turns the first into the second for one partition during one assignment (an epoch). It also
+answers the two questions a graceful hand-over needs: what may still start (nothing above the highest offset that has
+started, so nothing finishes beyond what can be committed), and whether everything that must finish has.
+
+Offsets may have holes (compaction, transaction markers), so "contiguous" means: among those that were admitted.
+Committing each record as it finishes was refused (it loses the slower ones below it); waiting for a whole batch was
+refused too (one slow delivery would hold up every other recipient).
+
+    admit(offset) ──► start(offset) ──► complete(offset)      begin_drain() ──► is_drained ──► fence()
+
+Not thread-safe except for reading `position` and `is_fenced`, which are single attributes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+NOTHING_STARTED = -1
+
+
+class OffsetTracker:
+    """The admitted, started and completed offsets of one partition in one epoch."""
+
+    __slots__ = ("_ceiling", "_completed", "_highest_admitted", "_highest_started", "_open", "is_fenced", "position")
+
+    def __init__(self) -> None:
+        self._open: deque[int] = deque()
+        self._completed: set[int] = set()
+        self._highest_admitted = NOTHING_STARTED
+        self._highest_started = NOTHING_STARTED
+        self._ceiling: int | None = None
+        self.position: int | None = None
+        """The offset to commit: everything admitted below it is complete. None until something is."""
+        self.is_fenced = False
+        """Whether the epoch is over. A fenced tracker never moves again, whatever still finishes."""
+
+    @property
+    def gap(self) -> int:
+        """Return how many records lie between the position and the highest admitted offset: what a drain may cost."""
+        return len(self._open)
+
+    @property
+    def is_draining(self) -> bool:
+        """Return whether the hand-over has begun."""
+        return self._ceiling is not None
+
+    @property
+    def is_drained(self) -> bool:
+        """Return whether the hand-over has begun and everything that must finish has finished."""
+        return self._ceiling is not None and (not self._open or self._open[0] > self._ceiling)
+
+    @property
+    def finished_beyond(self) -> int:
+        """Return how many records are complete above the position: those a new owner would deliver again."""
+        return len(self._completed)
+
+    def admit(self, offset: int) -> None:
+        """Take note of a record that will be worked on. Raise ValueError unless offsets rise and the epoch is open."""
+        if offset <= self._highest_admitted:
+            raise ValueError(f"offset {offset} admitted after {self._highest_admitted}")
+        if self.is_fenced or self.is_draining:
+            raise ValueError(f"offset {offset} admitted while the partition is being handed over")
+        self._highest_admitted = offset
+        self._open.append(offset)
+
+    def may_start(self, offset: int) -> bool:
+        """Return whether work on an admitted record may start or go on."""
+        return not self.is_fenced and (self._ceiling is None or offset <= self._ceiling)
+
+    def start(self, offset: int) -> None:
+        """Take note that work on a record starts. Raise ValueError if it may not."""
+        if not self.may_start(offset):
+            raise ValueError(f"offset {offset} started during or after the hand-over")
+        self._highest_started = max(self._highest_started, offset)
+
+    def complete(self, offset: int) -> None:
+        """Take note that a record has reached its end on every channel, and move the position past what is done.
+
+        After the fence this changes nothing: the partition is somebody else's.
+        """
+        if self.is_fenced:
+            return
+        self._completed.add(offset)
+        while self._open and self._open[0] in self._completed:
+            head = self._open.popleft()
+            self._completed.remove(head)
+            self.position = head + 1
+
+    def begin_drain(self) -> None:
+        """Begin the hand-over: from now on nothing above the highest started offset may start."""
+        if self._ceiling is None:
+            self._ceiling = self._highest_started
+
+    def fence(self) -> None:
+        """End the epoch."""
+        self.is_fenced = True
