@@ -133,7 +133,7 @@ def test_a_missing_users_config_map_says_what_to_add() -> None:
 
 def test_users_that_are_no_mapping_are_refused() -> None:
     text = refusal(rest="---\nkind: ConfigMap\nmetadata: {name: orders-users}\ndata: {users.yaml: '[1, 2]'}\n")
-    assert "must map at least one id to a profile" in text
+    assert "ConfigMap orders-users: users.yaml: not a mapping of ids to profiles" in text
 
 
 def test_no_pipeline_in_the_file_lists_what_was_there() -> None:

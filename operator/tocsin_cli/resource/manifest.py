@@ -9,12 +9,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
 from typing import Any, NamedTuple
 
-import yaml
-
 from tocsin_cli.resource.documents import Document, read_documents
 from tocsin_cli.resource.problems import Path, Problem, ResourceError
 from tocsin_cli.resource.rules import find_broken_rules
 from tocsin_cli.resource.schema import apply_defaults, find_unknown_fields, find_wrong_values, load_schema
+from tocsin_core.users import DirectoryError, parse_users
 from tocsin_operator.model import GROUP, KIND, VERSION, Pipeline, SecretRef, parse_pipeline
 
 API_VERSION = f"{GROUP}/{VERSION}"
@@ -125,12 +124,12 @@ def _users_yaml(documents: list[Document], reference: str, *, name: str) -> str:
 
 def _user_ids(users_yaml: str, *, name: str) -> tuple[str, ...]:
     try:
-        users = yaml.load(users_yaml, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - safe loaders
-    except yaml.YAMLError as error:
-        raise ResourceError(f"{name}: not valid YAML: {error}") from error
-    if not isinstance(users, dict) or not users:
-        raise ResourceError(f'{name}: must map at least one id to a profile, like "2": {{name: Ada}}')
-    return tuple(str(each) for each in users)
+        users = parse_users(users_yaml)
+    except DirectoryError as error:
+        raise ResourceError(f"{name}: {error}") from error
+    if not users:
+        raise ResourceError(f'{name}: no users; write `"2": {{name: Ada}}`, one line per recipient')
+    return tuple(users)
 
 
 def _secret_data(document: Document, name: str) -> dict[str, bytes]:

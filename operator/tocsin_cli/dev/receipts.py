@@ -1,0 +1,83 @@
+"""What the consumers' JSON log lines say about notifications: receipts, dead letters, and the text for the screen.
+
+For the Log channel the line *is* the delivery; for the others the engine's line after the provider's answer is the
+nearest thing a sender can know. A receiver that counts for itself (the demo's) is believed over both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+import msgspec
+
+from tocsin_cli.dev.ledger import End, Ledger
+
+LOG_RECEIPT = "notification"
+ENDS = {
+    "notification delivered": End.DELIVERED,
+    "notification dead-lettered": End.DEAD_LETTERED,
+    "notification expired": End.EXPIRED,
+    "notification suppressed": End.SUPPRESSED,
+}
+LOUD_LEVELS = ("warning", "error", "critical")
+
+
+class LogLine(msgspec.Struct, frozen=True):
+    """The keys of a log line that matter here; a line may have more."""
+
+    event: str = ""
+    level: str = ""
+    notification_id: str | None = None
+    channel: str | None = None
+    to_id: str | None = None
+    title: str | None = None
+    message: str | None = None
+    reason: str | None = None
+    error: str | None = None
+
+
+class Reading(NamedTuple):
+    """What one line meant: a notification that the Log channel delivered, or something the user should see."""
+
+    delivered: LogLine | None = None
+    remark: str = ""
+
+
+class ReceiptReader:
+    """Enters the lines of the consumers into the ledger."""
+
+    def __init__(self, ledger: Ledger, *, log_channels: Collection[str]) -> None:
+        self._ledger = ledger
+        self._log_channels = log_channels
+        self._decoder = msgspec.json.Decoder(LogLine)
+
+    def read(self, line: bytes) -> Reading:
+        """Enter one line into the ledger and return what it meant; a line that is no JSON is a remark."""
+        try:
+            entry = self._decoder.decode(line)
+        except msgspec.DecodeError:
+            return Reading(remark=line.decode(errors="replace").strip())
+        if entry.notification_id and entry.channel:
+            self._enter(entry, entry.notification_id, entry.channel)
+        is_receipt = entry.event == LOG_RECEIPT and entry.channel in self._log_channels
+        return Reading(entry if is_receipt else None, _remark(entry))
+
+    def _enter(self, entry: LogLine, notification_id: str, channel: str) -> None:
+        is_log = channel in self._log_channels
+        end = ENDS.get(entry.event)
+        if entry.event == LOG_RECEIPT and is_log:
+            self._ledger.receive(notification_id, channel)
+        elif end is End.DELIVERED:
+            if not is_log:
+                self._ledger.receive(notification_id, channel)
+        elif end is not None:
+            self._ledger.end(notification_id, channel, end)
+
+
+def _remark(entry: LogLine) -> str:
+    is_loud = entry.level in LOUD_LEVELS or entry.event == "notification dead-lettered"
+    if not is_loud:
+        return ""
+    details = (entry.notification_id, entry.channel, entry.reason, entry.error)
+    return " ".join([entry.event, *(detail for detail in details if detail)])
