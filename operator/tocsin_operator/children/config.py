@@ -2,7 +2,7 @@
 
 One file for both services, because they must agree on topic, group and users; what differs between them is small.
 Secrets never stand in it: user names and passwords come from the environment, keys and certificates from mounted
-files, whose paths this module alone decides (`secret_mounts` in `pods.py` mounts to the same names). `tocsin dev`
+files, whose paths this module alone decides (`mounts.py` mounts to the same names). `tocsin dev`
 builds its processes' configuration with the same function, under another root, so that what a developer runs and
 what a cluster runs cannot drift apart.
 """
@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from tocsin_operator.children.naming import build_metadata, name_config
 from tocsin_operator.model import ChannelSpec, EmailSpec, KafkaSpec, Pipeline, WebhookSpec
 
 ROOT = "/etc/tocsin"
@@ -67,6 +68,16 @@ def render_service_config(pipeline: Pipeline) -> str:
 def hash_service_config(pipeline: Pipeline) -> str:
     """Return what the pod template carries, so that pods roll when their configuration changed and only then."""
     return hashlib.sha256(render_service_config(pipeline).encode()).hexdigest()[:16]
+
+
+def build_config_map(pipeline: Pipeline) -> dict[str, Any]:
+    """Return the ConfigMap both services mount."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": build_metadata(pipeline, name_config(pipeline)),
+        "data": {CONFIG_FILE: render_service_config(pipeline)},
+    }
 
 
 def _build_kafka(pipeline: Pipeline, root: str) -> dict[str, Any]:
