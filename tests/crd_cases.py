@@ -1,0 +1,253 @@
+"""One accepted and one refused object for every CEL rule of the CRD, as data.
+
+Two suites read it: tests/unit evaluates the rules with cel-python, as `tocsin dev` does, and tests/e2e asks a real API
+server. A case is what it changes in the smallest pipeline. `before` marks a transition rule: an object is created with
+it, then updated.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+SECRET = {"name": "some-secret"}
+Changes = Mapping[str, Any]
+
+
+class RuleCase(NamedTuple):
+    """What breaks one rule, what keeps it, and words of the message that the refused object must be answered with."""
+
+    name: str
+    message: str
+    accepted: Changes
+    refused: Changes
+    before: Changes | None = None
+
+
+def build_pipeline(changes: Changes, *, name: str = "a-pipeline") -> dict[str, Any]:
+    """Return the smallest pipeline with `changes`, which map dotted paths (numbers index lists) to values."""
+    body: dict[str, Any] = {
+        "apiVersion": "tocsin.dev/v1alpha1",
+        "kind": "NotificationPipeline",
+        "metadata": {"name": name},
+        "spec": {
+            "kafka": {"bootstrapServers": ["kafka:9092"], "topic": {"name": "orders"}},
+            "users": {"configMapRef": {"name": "orders-users"}},
+            "consumer": {"channels": [{"name": "log", "type": "Log"}]},
+        },
+    }
+    for path, value in changes.items():
+        _set(body, path.split("."), copy.deepcopy(value))
+    return body
+
+
+def _set(body: Any, steps: list[str], value: Any) -> None:
+    for step in steps[:-1]:
+        body = body[int(step)] if isinstance(body, list) else body.setdefault(step, {})
+    body[steps[-1]] = value
+
+
+def _channel(**fields: Any) -> Changes:
+    return {"spec.consumer.channels": [{"name": "one", **fields}]}
+
+
+def _email(**fields: Any) -> Changes:
+    return _channel(type="Email", email={"host": "smtp.example.org", "from": "a@example.org", **fields})
+
+
+TOPIC = "spec.kafka.topic."
+SCALING = "spec.consumer.scaling."
+
+CASES = (
+    RuleCase(
+        "the name leaves room for suffixes",
+        "metadata.name must be at most 52 characters",
+        {"metadata.name": "a" * 52},
+        {"metadata.name": "a" * 53},
+    ),
+    RuleCase(
+        "the name can name a Service",
+        "metadata.name must start with a letter",
+        {"metadata.name": "v1-orders"},
+        {"metadata.name": "1.orders"},
+    ),
+    RuleCase(
+        "dead letters go elsewhere",
+        "must differ from kafka.topic.name: leave it out for <topic>.dlq",
+        {"spec.delivery.deadLetterTopic": "orders.dead"},
+        {"spec.delivery.deadLetterTopic": "orders"},
+    ),
+    RuleCase(
+        "the topic's name leaves room for .dlq",
+        "shorten it to 245 characters or set delivery.deadLetterTopic",
+        {TOPIC + "name": "t" * 245},
+        {TOPIC + "name": "t" * 246},
+    ),
+    RuleCase(
+        "no idle consumers by minReplicas",
+        "consumer.scaling.minReplicas must be at most kafka.topic.partitions",
+        {TOPIC + "partitions": 3, SCALING + "minReplicas": 3},
+        {TOPIC + "partitions": 3, SCALING + "minReplicas": 4},
+    ),
+    RuleCase(
+        "the group is immutable",
+        "kafka.consumerGroup is immutable",
+        {"spec.kafka.consumerGroup": "a"},
+        {"spec.kafka.consumerGroup": "b"},
+        before={"spec.kafka.consumerGroup": "a"},
+    ),
+    RuleCase(
+        "SASL has credentials",
+        "name a Secret with the keys username and password",
+        {"spec.kafka.securityProtocol": "SASL_SSL", "spec.kafka.credentialsSecretRef": SECRET},
+        {"spec.kafka.securityProtocol": "SASL_SSL"},
+    ),
+    RuleCase(
+        "credentials have SASL",
+        "set securityProtocol to SASL_SSL or SASL_PLAINTEXT",
+        {"spec.kafka.securityProtocol": "SASL_PLAINTEXT", "spec.kafka.credentialsSecretRef": SECRET},
+        {"spec.kafka.credentialsSecretRef": SECRET},
+    ),
+    RuleCase(
+        "certificates have TLS",
+        "set securityProtocol to SSL or SASL_SSL",
+        {"spec.kafka.securityProtocol": "SSL", "spec.kafka.tlsSecretRef": SECRET},
+        {"spec.kafka.tlsSecretRef": SECRET},
+    ),
+    RuleCase(
+        "brokers are host and port",
+        "must be host:port without a scheme",
+        {"spec.kafka.bootstrapServers": ["kafka-0.kafka.svc:9092", "[2001:db8::1]:9092"]},
+        {"spec.kafka.bootstrapServers": ["kafka://kafka:9092"]},
+    ),
+    RuleCase(
+        "the topic is immutable",
+        "kafka.topic.name is immutable",
+        {TOPIC + "partitions": 12},
+        {TOPIC + "name": "others"},
+        before={},
+    ),
+    RuleCase(
+        "only a managed topic is shaped",
+        "remove them, or set kafka.topic.management to Managed",
+        {TOPIC + "management": "External"},
+        {TOPIC + "management": "External", TOPIC + "partitions": 3},
+    ),
+    RuleCase(
+        "partitions only grow",
+        "kafka.topic.partitions can only grow",
+        {TOPIC + "partitions": 24},
+        {TOPIC + "partitions": 6},
+        before={},
+    ),
+    RuleCase(
+        "the replication factor stays",
+        "reassign partitions with Kafka's own tools",
+        {TOPIC + "partitions": 12},
+        {TOPIC + "replicationFactor": 3},
+        before={TOPIC + "replicationFactor": 1},
+    ),
+    RuleCase(
+        "the topic's name is one of Kafka's",
+        "kafka.topic.name may hold only letters",
+        {TOPIC + "name": "Orders_v1.new-ones"},
+        {TOPIC + "name": "orders/new"},
+    ),
+    RuleCase(
+        "the store's address is Redis's",
+        "redis.url must look like redis://host:6379/0",
+        {"spec.redis.url": "rediss://valkey:6379/0"},
+        {"spec.redis.url": "http://valkey:6379"},
+    ),
+    RuleCase(
+        "the store's address is public",
+        "name it in redis.credentialsSecretRef",
+        {"spec.redis.url": "redis://valkey:6379"},
+        {"spec.redis.url": "redis://user:password@valkey:6379"},
+    ),
+    RuleCase(
+        "replicas are in order",
+        "consumer.scaling.minReplicas must be at most maxReplicas",
+        {SCALING + "minReplicas": 2, SCALING + "maxReplicas": 2},
+        {SCALING + "minReplicas": 3, SCALING + "maxReplicas": 2},
+    ),
+    RuleCase(
+        "a promise is looked at in time",
+        "consumer.scaling.intervalSeconds must be at most maxLagSeconds",
+        {SCALING + "intervalSeconds": 2, SCALING + "maxLagSeconds": 2},
+        {SCALING + "maxLagSeconds": 2},
+    ),
+    RuleCase(
+        "a window holds an observation",
+        "consumer.scaling.downWindowSeconds must be at least intervalSeconds",
+        {SCALING + "intervalSeconds": 3, SCALING + "downWindowSeconds": 3},
+        {SCALING + "intervalSeconds": 3, SCALING + "downWindowSeconds": 2},
+    ),
+    RuleCase(
+        "a Webhook has its block",
+        "a channel of type Webhook needs",
+        _channel(type="Webhook", webhook={"url": "https://example.org/hook"}),
+        _channel(type="Webhook"),
+    ),
+    RuleCase(
+        "nothing else has a Webhook's block",
+        "the block `webhook` belongs to a channel of type Webhook",
+        _channel(type="Log"),
+        _channel(type="Log", webhook={"url": "https://example.org/hook"}),
+    ),
+    RuleCase(
+        "an Email has its block",
+        "a channel of type Email needs",
+        _email(),
+        _channel(type="Email"),
+    ),
+    RuleCase(
+        "nothing else has an Email's block",
+        "the block `email` belongs to a channel of type Email",
+        _channel(type="Log"),
+        _channel(type="Log", email={"host": "smtp.example.org", "from": "a@example.org"}),
+    ),
+    RuleCase(
+        "a channel's name is plain",
+        "a channel's name may hold only lower-case letters",
+        {"spec.consumer.channels.0.name": "log-2"},
+        {"spec.consumer.channels.0.name": "Log"},
+    ),
+    RuleCase(
+        "a webhook is HTTP",
+        "webhook.url must be an http:// or https:// address",
+        _channel(type="Webhook", webhook={"url": "http://receiver:8000/hook?a=b"}),
+        _channel(type="Webhook", webhook={"url": "ftp://receiver/hook"}),
+    ),
+    RuleCase(
+        "a webhook's address is public",
+        "sign requests with webhook.secretRef instead",
+        _channel(type="Webhook", webhook={"url": "https://example.org/@me", "secretRef": SECRET}),
+        _channel(type="Webhook", webhook={"url": "https://me:password@example.org/"}),
+    ),
+    RuleCase(
+        "no password in clear text",
+        "set email.security to STARTTLS or TLS",
+        _email(credentialsSecretRef=SECRET),
+        _email(credentialsSecretRef=SECRET, security="None"),
+    ),
+    RuleCase(
+        "an SMTP host is a host",
+        "the port goes into email.port",
+        _email(port=2525),
+        _email(host="smtp.example.org:25"),
+    ),
+    RuleCase(
+        "a sender is one address",
+        "email.from must be one plain address",
+        _email(),
+        _email(**{"from": "Alerts <alerts@example.org>"}),
+    ),
+    RuleCase(
+        "the dead-letter topic's name is one of Kafka's",
+        "delivery.deadLetterTopic may hold only letters",
+        {"spec.delivery.deadLetterTopic": "orders_dlq"},
+        {"spec.delivery.deadLetterTopic": "orders dlq"},
+    ),
+)
