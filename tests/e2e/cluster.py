@@ -1,6 +1,6 @@
 """The cluster as the tests use it: through kubectl, the way its users do.
 
-The official client was left aside on purpose here: what kubectl prints, waits for and refuses is part of what is tested.
+The official client was left aside here: what kubectl prints, waits for and refuses is part of what is tested.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def run_command(*words: str, standard_input: str = "", timeout_seconds: float = 
 def wait_until(
     claim: Callable[[], object], *, seconds: float, what: str, explain: Callable[[], object] = lambda: ""
 ) -> Any:
-    """Ask `claim` until it is true and return its answer. Fail naming `what`, with what `explain` says, when time is up."""
+    """Ask `claim` until it is true and return its answer. When time is up, fail with `what` and what `explain` says."""
     deadline = time.monotonic() + seconds
     while True:
         if answer := claim():

@@ -1,4 +1,4 @@
-"""Cluster tests run only on a cluster that was offered: TOCSIN_TEST_CLUSTER=1 and KUBECONFIG. Elsewhere they skip, aloud.
+"""Cluster tests run only on a cluster that was offered (TOCSIN_TEST_CLUSTER=1 and KUBECONFIG). Elsewhere they skip, aloud.
 
 TOCSIN_TEST_IMAGE     an image of this checkout that the cluster's nodes have or can pull (else: tests with pods skip)
 TOCSIN_TEST_HOST_IP   an address of this machine that pods can reach (else: the one it routes to the API server from)
@@ -42,5 +42,6 @@ def crd() -> None:
 @pytest.fixture
 def kubectl(crd: None) -> Iterator[Kubectl]:
     """Give kubectl in a namespace that only this test uses."""
+    del crd  # it need only be there
     with fresh_namespace("tocsin-e2e") as kubectl:
         yield kubectl

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
-from crd_cases import CASES, RuleCase, build_pipeline
 
+from crd_cases import CASES, RuleCase, build_pipeline
 from e2e.cluster import PIPELINES, Kubectl, fresh_namespace
 
 pytestmark = pytest.mark.cluster
@@ -17,6 +17,7 @@ DRY_RUN = ("--dry-run=server", "-o", "json")
 
 @pytest.fixture(scope="module")
 def server(crd: None) -> Iterator[Kubectl]:
+    del crd  # it need only be there
     with fresh_namespace("tocsin-crd") as kubectl:
         yield kubectl
 

@@ -1,4 +1,4 @@
-"""The CRD, read as a reader, as the model and as cel-python see it. What a real API server says stands in tests/e2e."""
+"""The CRD as a reader, the model and cel-python see it. What a real API server says stands in tests/e2e."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
-from crd_cases import CASES, RuleCase, build_pipeline
 
+from crd_cases import CASES, RuleCase, build_pipeline
 from tocsin_cli.resource.rules import find_broken_rules
 from tocsin_cli.resource.schema import apply_defaults, find_unknown_fields, find_wrong_values, load_schema
 from tocsin_operator.model import GROUP, KIND, PLURAL, VERSION, PipelineSpec, parse_pipeline
