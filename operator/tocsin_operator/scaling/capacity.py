@@ -1,0 +1,123 @@
+"""Rule 4: what one pod can do.
+
+Without the consumers' own counters the only honest measurement is the throughput of a group that has more to do than
+it can: a group that keeps up shows what arrives, not what it could finish. So throughput counts only while nearly all
+partitions that receive anything are well behind, and not just constantly so, and while the same pods run and all are
+ready. The best of the last few such times is the estimate; a short one does not outvote a long one, because commits
+come in steps.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from tocsin_operator.scaling.demand import Backlog
+from tocsin_operator.scaling.model import CapacityWindow, Config, Observation, Run, State
+
+SHORTEST_INTERVALS = 3
+LONGEST_INTERVALS = 10
+WINDOWS_KEPT = 3
+# The owner's hint holds until this many windows say that pods do less.
+WINDOWS_AGAINST_HINT = 2
+LAGGING_SHARE = 0.75
+
+
+class Capacity(NamedTuple):
+    """What one pod finishes per second, and how that is known."""
+
+    per_second: float | None
+    source: Literal["Hint", "Observed", "Unknown"]
+
+
+def estimate_capacity(state: State, config: Config) -> Capacity:
+    """Return the hint, unless pods were seen to do less; without a hint the best that was seen."""
+    observed = _best(state.windows)
+    hint = config.capacity_per_second
+    if hint is None:
+        return Capacity(observed, "Observed" if observed else "Unknown")
+    is_refuted = observed is not None and observed < hint and len(state.windows) >= WINDOWS_AGAINST_HINT
+    return Capacity(observed, "Observed") if is_refuted else Capacity(hint, "Hint")
+
+
+def learn_capacity(observation: Observation, state: State, backlog: Backlog, config: Config) -> State:
+    """Return the state with what this observation teaches about capacity: mostly nothing."""
+    if not _is_saturated(observation, state, backlog, config):
+        return msgspec.structs.replace(state, run=None)
+    run = _continue_run(observation, state, backlog)
+    window = _measure_window(observation, run, backlog, config)
+    if window is None:
+        return msgspec.structs.replace(state, run=run)
+    if window.span_seconds >= LONGEST_INTERVALS * config.interval_seconds:
+        run = _start_run(observation, state, backlog)
+    return msgspec.structs.replace(state, run=run, windows=_note_window(state.windows, window))
+
+
+def _start_run(observation: Observation, state: State, backlog: Backlog) -> Run:
+    finished = sum(state.positions)
+    return Run(
+        start_seconds=observation.time_seconds,
+        start_age_seconds=backlog.age.seconds,
+        start_finished=finished,
+        finished=finished,
+        replicas=observation.replicas.ready,
+    )
+
+
+def _continue_run(observation: Observation, state: State, backlog: Backlog) -> Run:
+    """Return the run going on, or a new one: other pods, or a look without any progress (a rebalance), end it."""
+    run, finished = state.run, sum(state.positions)
+    if run is None or run.replicas != observation.replicas.ready or finished <= run.finished:
+        return _start_run(observation, state, backlog)
+    return msgspec.structs.replace(run, finished=finished)
+
+
+def _measure_window(observation: Observation, run: Run, backlog: Backlog, config: Config) -> CapacityWindow | None:
+    """Return the run's throughput per pod, once it is long enough and its lag in seconds moved.
+
+    Lag that neither grows nor shrinks may be nothing but the time between finishing and committing.
+    """
+    span_seconds = observation.time_seconds - run.start_seconds
+    has_moved = abs(backlog.age.seconds - run.start_age_seconds) >= config.interval_seconds
+    if span_seconds < _shortest_seconds(config) or not has_moved:
+        return None
+    rate = (run.finished - run.start_finished) / span_seconds / run.replicas
+    return CapacityWindow(start_seconds=run.start_seconds, span_seconds=span_seconds, per_second=rate)
+
+
+def remember_capacity(per_second: float, config: Config) -> tuple[CapacityWindow, ...]:
+    """Return what an earlier process learned, as one full window."""
+    span_seconds = LONGEST_INTERVALS * config.interval_seconds
+    return (CapacityWindow(start_seconds=0.0, span_seconds=span_seconds, per_second=per_second),)
+
+
+def _shortest_seconds(config: Config) -> float:
+    # A little less than the number of intervals, because a loop's passes are never exactly on time.
+    return (SHORTEST_INTERVALS - 0.2) * config.interval_seconds
+
+
+def _is_saturated(observation: Observation, state: State, backlog: Backlog, config: Config) -> bool:
+    replicas = observation.replicas
+    if replicas.ready == 0 or replicas.ready != replicas.spec:
+        return False
+    if any(
+        offsets.committed is not None and offsets.committed < offsets.log_start for offsets in observation.partitions
+    ):
+        return False  # records that expired unread look finished
+    first, last = state.history[0].ends, state.history[-1].ends
+    receiving = [index for index, end in enumerate(last) if end > first[index] or backlog.ages[index].seconds > 0]
+    lagging = [index for index in receiving if backlog.ages[index].seconds >= config.quiet_seconds]
+    return bool(lagging) and len(lagging) >= LAGGING_SHARE * len(receiving)
+
+
+def _note_window(windows: tuple[CapacityWindow, ...], newest: CapacityWindow) -> tuple[CapacityWindow, ...]:
+    others = [window for window in windows if window.start_seconds != newest.start_seconds]
+    return (*others, newest)[-WINDOWS_KEPT:]
+
+
+def _best(windows: tuple[CapacityWindow, ...]) -> float | None:
+    if not windows:
+        return None
+    longest_seconds = max(window.span_seconds for window in windows)
+    return max(window.per_second for window in windows if window.span_seconds >= longest_seconds / 2)

@@ -1,0 +1,114 @@
+"""How many consumers a pipeline needs: one promise in seconds, measured demand, measured capacity.
+
+The field sizes on messages of lag, which needs lag to exist and knows nothing of what a pod can do. Here an ordered
+chain of small rules answers, the first that has something to say wins, and its reason and message become status,
+event and metric. Pure: no I/O, no clock, no randomness; the same inputs give the same decision anywhere.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from tocsin_operator.scaling.capacity import estimate_capacity, learn_capacity
+from tocsin_operator.scaling.demand import (
+    forget_offsets,
+    is_backlog_falling,
+    measure_arrival,
+    measure_backlog,
+    measure_peak,
+    note_backlog,
+    note_offsets,
+)
+from tocsin_operator.scaling.given import (
+    follow_owner,
+    freeze_on_doubt,
+    keep_suspended,
+    return_into_bounds,
+    wait_for_first_pod,
+)
+from tocsin_operator.scaling.inward import shrink, stay
+from tocsin_operator.scaling.model import Config, Decision, Observation, State
+from tocsin_operator.scaling.out import grow_for_promise, grow_while_learning
+from tocsin_operator.scaling.situation import Measured, Situation
+from tocsin_operator.scaling.trust import Doubt, find_doubt, is_confirmed
+from tocsin_operator.scaling.verdict import Rule, Verdict, find
+
+RULES: tuple[Rule, ...] = (
+    keep_suspended,
+    follow_owner,
+    freeze_on_doubt,
+    return_into_bounds,
+    wait_for_first_pod,
+    grow_while_learning,
+    grow_for_promise,
+    shrink,
+    stay,
+)
+
+
+def decide(observation: Observation, state: State, config: Config) -> tuple[Decision, State]:
+    """Return how many consumers there should be, with the whole why, and what to remember until the next time."""
+    state = _note_replicas(observation, state)
+    doubt = find_doubt(observation, state, config)
+    if doubt and doubt.is_contradiction and is_confirmed(observation, state, config):
+        state, doubt = forget_offsets(state), None
+    situation = _distrust(observation, state, config, doubt) if doubt else _measure(observation, state, config)
+    verdict = next(verdict for rule in RULES if (verdict := rule(situation)) is not None)
+    return _explain(situation, verdict), situation.state
+
+
+def _note_replicas(observation: Observation, state: State) -> State:
+    """Start the cooldown when the number moved, whoever moved it: a write that failed then never counts as one."""
+    replicas, now_seconds = observation.replicas.spec, observation.time_seconds
+    if state.replicas is None or replicas == state.replicas:
+        return msgspec.structs.replace(state, replicas=replicas)
+    is_up = replicas > state.replicas
+    return msgspec.structs.replace(
+        state,
+        replicas=replicas,
+        last_scale_seconds=now_seconds,
+        last_scale_up_seconds=now_seconds if is_up else state.last_scale_up_seconds,
+    )
+
+
+def _distrust(observation: Observation, state: State, config: Config, doubt: Doubt) -> Situation:
+    now_seconds = observation.time_seconds
+    frozen_since = now_seconds if state.frozen_since_seconds is None else state.frozen_since_seconds
+    contradicted_since = state.contradicted_since_seconds
+    if doubt.is_contradiction and contradicted_since is None:
+        contradicted_since = now_seconds
+    state = msgspec.structs.replace(
+        state, frozen_since_seconds=frozen_since, contradicted_since_seconds=contradicted_since, run=None
+    )
+    capacity = estimate_capacity(state, config)
+    return Situation(observation, state, config, capacity=capacity, doubt=doubt.message)
+
+
+def _measure(observation: Observation, state: State, config: Config) -> Situation:
+    state = msgspec.structs.replace(state, frozen_since_seconds=None, contradicted_since_seconds=None)
+    state = note_offsets(observation, state, config)
+    backlog = measure_backlog(observation, state)
+    state = learn_capacity(observation, note_backlog(state, backlog), backlog, config)
+    measured = Measured(
+        backlog=backlog,
+        arrival_per_second=measure_arrival(state, config),
+        peak_per_second=measure_peak(state),
+        is_lag_falling=is_backlog_falling(state),
+    )
+    return Situation(observation, state, config, capacity=estimate_capacity(state, config), measured=measured)
+
+
+def _explain(situation: Situation, verdict: Verdict) -> Decision:
+    chosen = find(verdict.candidates, verdict.replicas) or (
+        situation.now if verdict.replicas == situation.current else None
+    )
+    return Decision(
+        replicas=verdict.replicas,
+        reason=verdict.reason,
+        message=verdict.message,
+        limited_by=verdict.limited_by,
+        inputs=situation.build_inputs(),
+        candidates=verdict.candidates,
+        drain_seconds=chosen.drain_seconds if chosen else None,
+        is_trusted=not situation.doubt,
+    )

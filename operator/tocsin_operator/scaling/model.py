@@ -1,0 +1,222 @@
+"""What a scaling decision is made of: what was seen, what is remembered, what was asked for, what came out.
+
+All four are frozen and become small JSON (`msgspec.json`), so that a decision can be recorded, replayed and explained
+anywhere. Time is a number in the observation; nothing in this package reads a clock.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+import msgspec
+
+from tocsin_core.lag import EndOffsets, PartitionOffsets
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True):
+    """The base of all values here: frozen, comparable, serialisable."""
+
+
+class Reason(StrEnum):
+    """Why the number is what it is: the reason of the condition, of the event and of the metric."""
+
+    SUSPENDED = "Suspended"
+    MANUAL = "Manual"
+    METRICS_UNAVAILABLE = "MetricsUnavailable"
+    OUTSIDE_BOUNDS = "OutsideBounds"
+    CONSUMERS_NOT_READY = "ConsumersNotReady"
+    DEMAND_EXCEEDS_CAPACITY = "DemandExceedsCapacity"
+    BACKLOG_TOO_LARGE = "BacklogTooLarge"
+    LAG_GROWING = "LagGrowing"
+    LEARNING = "Learning"
+    DRAINING = "Draining"
+    AT_LIMIT = "AtLimit"
+    FITS_IN_FEWER = "FitsInFewer"
+    PROBING = "Probing"
+    WAITING_TO_SCALE_IN = "WaitingToScaleIn"
+    WITHIN_PROMISE = "WithinPromise"
+
+
+class LimitedBy(StrEnum):
+    """What kept the number from being another one."""
+
+    NONE = "None"
+    MIN_REPLICAS = "MinReplicas"
+    MAX_REPLICAS = "MaxReplicas"
+    PARTITIONS = "Partitions"
+    COOLDOWN = "Cooldown"
+    DOWN_WINDOW = "DownWindow"
+    STARTING = "Starting"
+    METRICS_UNAVAILABLE = "MetricsUnavailable"
+    CAPACITY_UNKNOWN = "CapacityUnknown"
+    MANUAL = "Manual"
+    SUSPENDED = "Suspended"
+
+
+class Replicas(Value, frozen=True):
+    """The Deployment: how many pods it asks for and how many are ready."""
+
+    spec: int
+    ready: int
+
+
+class ConsumerCounters(Value, frozen=True):
+    """One pod's counters since it started. Recorded where they are known; this release's rules do not read them."""
+
+    pod: str
+    processed_total: int
+    busy_slot_seconds_total: float
+    concurrency: int
+
+
+class Quality(Value, frozen=True):
+    """How good an answer of Kafka's is: all of it, and how old. `detail` says what is missing."""
+
+    is_complete: bool = True
+    age_seconds: float = 0.0
+    detail: str = ""
+
+
+class Observation(Value, frozen=True):
+    """One look at a pipeline. `members` and `consumers` are None where nobody asked."""
+
+    time_seconds: float
+    partitions: tuple[PartitionOffsets, ...]
+    replicas: Replicas
+    members: int | None = None
+    consumers: tuple[ConsumerCounters, ...] | None = None
+    quality: Quality = Quality()
+
+
+class Config(Value, frozen=True):
+    """What the pipeline's owner asks for, and the constants of the rules, with their units."""
+
+    mode: Literal["Auto", "Manual"] = "Auto"
+    is_suspended: bool = False
+    manual_replicas: int = 1
+    min_replicas: int = 1
+    max_replicas: int = 12
+    max_lag_seconds: float = 60.0
+    interval_seconds: float = 5.0
+    cooldown_seconds: float = 120.0
+    down_window_seconds: float = 300.0
+    capacity_per_second: float | None = None
+    on_metrics_unavailable: Literal["Hold", "ScaleToMin", "ScaleToMax"] = "Hold"
+    # How long a pod takes until it works: the reach of the look ahead, and how long a scale-up is left alone.
+    startup_seconds: float = 15.0
+    # How long missing data only freezes before on_metrics_unavailable applies.
+    metrics_grace_seconds: float = 60.0
+    utilisation_up: float = 0.85
+    utilisation_down: float = 0.70
+
+    @property
+    def drain_seconds(self) -> float:
+        """Return how long a backlog may take to drain: twice the promise."""
+        return 2 * self.max_lag_seconds
+
+    @property
+    def quiet_seconds(self) -> float:
+        """Return the lag that counts as keeping up: a quarter of the promise, but no finer than two looks can see."""
+        return min(self.max_lag_seconds, max(self.max_lag_seconds / 4, 2 * self.interval_seconds))
+
+    @property
+    def recent_seconds(self) -> float:
+        """Return the span of the mean arrival rate: long enough for three looks, short against the promise."""
+        return max(3 * self.interval_seconds, min(self.max_lag_seconds / 4, 30.0))
+
+    @property
+    def gap_seconds(self) -> float:
+        """Return the silence after which an answer is stale, and after which the down window starts again."""
+        return max(3 * self.interval_seconds, 10.0)
+
+    @property
+    def horizon_seconds(self) -> float:
+        """Return how far back end offsets are kept: beyond any lag that rules have to tell apart."""
+        return max(4 * self.max_lag_seconds, 2 * self.recent_seconds, 75.0)
+
+
+class Peak(Value, frozen=True):
+    """The highest arrival rate of one slice of the down window."""
+
+    start_seconds: float
+    per_second: float
+
+
+class Run(Value, frozen=True):
+    """An unbroken time in which every pod had more to do than it could: how it began, and what was finished last."""
+
+    start_seconds: float
+    start_age_seconds: float
+    start_finished: int
+    finished: int
+    replicas: int
+
+
+class CapacityWindow(Value, frozen=True):
+    """What one pod finished per second during such a time."""
+
+    start_seconds: float
+    span_seconds: float
+    per_second: float
+
+
+class State(Value, frozen=True):
+    """What one decision leaves to the next. Only capacity and the last action have to survive a restart."""
+
+    history: tuple[EndOffsets, ...] = ()
+    positions: tuple[int, ...] = ()
+    backlogs: tuple[int, ...] = ()
+    peaks: tuple[Peak, ...] = ()
+    observed_since_seconds: float | None = None
+    run: Run | None = None
+    windows: tuple[CapacityWindow, ...] = ()
+    replicas: int | None = None
+    last_scale_seconds: float | None = None
+    last_scale_up_seconds: float | None = None
+    frozen_since_seconds: float | None = None
+    contradicted_since_seconds: float | None = None
+
+
+class Candidate(Value, frozen=True):
+    """One count that was considered; `refusal` says why it was not enough, and is empty where it was."""
+
+    replicas: int
+    utilisation: float | None
+    drain_seconds: float | None
+    refusal: str
+
+
+class Inputs(Value, frozen=True):
+    """The numbers a decision was made from. None is unknown, not zero."""
+
+    replicas: int
+    ready_replicas: int
+    partitions: int | None = None
+    total_lag: int | None = None
+    max_partition_lag: int | None = None
+    lag_seconds: float | None = None
+    is_lag_seconds_at_least: bool = False
+    predicted_lag_seconds: float | None = None
+    arrival_per_second: float | None = None
+    peak_per_second: float | None = None
+    capacity_per_second: float | None = None
+    capacity_source: Literal["Hint", "Observed", "Unknown"] = "Unknown"
+
+
+class Decision(Value, frozen=True):
+    """How many pods, why, what limited the number, and everything needed to check it by hand."""
+
+    replicas: int
+    reason: Reason
+    message: str
+    limited_by: LimitedBy
+    inputs: Inputs
+    candidates: tuple[Candidate, ...] = ()
+    drain_seconds: float | None = None
+    is_trusted: bool = True
+
+    @property
+    def is_action(self) -> bool:
+        """Return whether the number differs from what the Deployment asks for."""
+        return self.replicas != self.inputs.replicas

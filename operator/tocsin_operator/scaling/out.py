@@ -1,0 +1,92 @@
+"""Rule 7, outwards: buy pods only if doing nothing breaks the promise, then at once and in one step.
+
+A rebalance is not free, so a burst that drains in time, or a backlog that is draining well enough, buys nothing.
+"""
+
+from __future__ import annotations
+
+from tocsin_operator.scaling.model import LimitedBy, Reason
+from tocsin_operator.scaling.situation import Situation
+from tocsin_operator.scaling.verdict import Verdict, choose, count_pods, show_lag, show_load
+
+
+def grow_while_learning(situation: Situation) -> Verdict | None:
+    """Go one useful step at a time while lag grows and capacity is unknown, after there was time to learn it.
+
+    A group that is behind teaches its capacity within three looks; as long as it does, the step waits for it, unless
+    the promise is broken already.
+    """
+    measured, config = situation.measured, situation.config
+    if measured is None or situation.load is not None:
+        return None
+    age_seconds = measured.backlog.age.seconds
+    if measured.backlog.age.is_at_least and age_seconds < config.max_lag_seconds / 2:
+        return _watch(situation)
+    if age_seconds < config.max_lag_seconds / 2 or measured.is_lag_falling:
+        return None
+    is_learning = situation.state.run is not None and age_seconds < config.max_lag_seconds
+    if is_learning or situation.is_starting or not _is_settled(situation, 3 * config.interval_seconds):
+        return _watch(situation)
+    target = next((count for count in situation.counts if count > situation.current), situation.current)
+    if target == situation.current:
+        return _stay_at_limit(situation)
+    message = f"{show_lag(situation)}, and growing; {show_load(situation)}: one step to {count_pods(target)}"
+    return Verdict(target, Reason.LAG_GROWING, message, LimitedBy.CAPACITY_UNKNOWN)
+
+
+def grow_for_promise(situation: Situation) -> Verdict | None:
+    """Go to the smallest count that carries the load and drains the backlog, if the present one breaks the promise.
+
+    More demand than capacity acts at once, even while pods start. A backlog acts once, and is then given its time.
+    """
+    config, predicted_seconds = situation.config, situation.predicted_lag_seconds
+    now = situation.now
+    if now is None or predicted_seconds is None or predicted_seconds <= config.max_lag_seconds:
+        return None
+    is_overloaded = now.utilisation is not None and now.utilisation > 1
+    is_draining = now.drain_seconds is not None and now.drain_seconds <= config.drain_seconds
+    if not is_overloaded and (is_draining or _has_bought_for_backlog(situation)):
+        return _leave_draining(situation, now.drain_seconds)
+    larger = tuple(candidate for candidate in situation.ups if candidate.replicas > situation.current)
+    if not larger:
+        return _stay_at_limit(situation)
+    chosen = choose(larger) or larger[-1]
+    reason = Reason.DEMAND_EXCEEDS_CAPACITY if is_overloaded else Reason.BACKLOG_TOO_LARGE
+    message = (
+        f"{show_load(situation)}; {show_lag(situation)}: {count_pods(situation.current)} would let lag reach "
+        f"{predicted_seconds:.0f} s, {config.max_lag_seconds:.0f} s are promised: {count_pods(chosen.replicas)} needed"
+    )
+    limited_by = situation.bounds.upper_limit if chosen.refusal else LimitedBy.NONE
+    return Verdict(chosen.replicas, reason, message, limited_by, situation.ups)
+
+
+def _watch(situation: Situation) -> Verdict:
+    message = f"{show_lag(situation)}; {show_load(situation)}: watching what {count_pods(situation.current)} can do"
+    return Verdict(situation.current, Reason.LEARNING, message, LimitedBy.CAPACITY_UNKNOWN)
+
+
+def _has_bought_for_backlog(situation: Situation) -> bool:
+    config = situation.config
+    return situation.is_starting or not _is_settled(situation, config.startup_seconds + config.drain_seconds)
+
+
+def _is_settled(situation: Situation, seconds: float) -> bool:
+    last_seconds = situation.state.last_scale_up_seconds
+    return last_seconds is None or situation.observation.time_seconds - last_seconds >= seconds
+
+
+def _leave_draining(situation: Situation, drain_seconds: float | None) -> Verdict:
+    shown = "" if drain_seconds is None else f", gone in about {drain_seconds:.0f} s"
+    message = f"{show_lag(situation)}{shown} with {count_pods(situation.current)}; {show_load(situation)}"
+    limited_by = LimitedBy.STARTING if situation.is_starting else LimitedBy.NONE
+    return Verdict(situation.current, Reason.DRAINING, message, limited_by, situation.ups)
+
+
+def _stay_at_limit(situation: Situation) -> Verdict:
+    bounds = situation.bounds
+    cure = "the topic needs more partitions" if bounds.upper_limit is LimitedBy.PARTITIONS else "raise maxReplicas"
+    message = (
+        f"{show_load(situation)}; {show_lag(situation)}: {count_pods(situation.current)} do not keep the promise "
+        f"and no more are allowed: {cure}"
+    )
+    return Verdict(situation.current, Reason.AT_LIMIT, message, bounds.upper_limit, situation.ups)

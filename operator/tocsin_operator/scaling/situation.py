@@ -1,0 +1,154 @@
+"""Everything the rules look at, measured once per observation.
+
+The rules only compare; what they compare is computed here, so that each number in an explanation has one origin.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import NamedTuple
+
+from tocsin_operator.scaling.candidates import (
+    Bounds,
+    Load,
+    assess,
+    build_bounds,
+    list_counts,
+    measure_utilisation,
+    measure_wait_seconds,
+)
+from tocsin_operator.scaling.capacity import Capacity
+from tocsin_operator.scaling.demand import Backlog
+from tocsin_operator.scaling.model import Candidate, Config, Inputs, Observation, State
+
+
+class Measured(NamedTuple):
+    """What a trusted observation says."""
+
+    backlog: Backlog
+    arrival_per_second: float | None
+    peak_per_second: float | None
+    is_lag_falling: bool
+
+
+class Situation:
+    """One observation with what is remembered and asked for. `measured` is None while `doubt` is not empty."""
+
+    def __init__(
+        self,
+        observation: Observation,
+        state: State,
+        config: Config,
+        *,
+        capacity: Capacity,
+        doubt: str = "",
+        measured: Measured | None = None,
+    ) -> None:
+        self.observation = observation
+        self.state = state
+        self.config = config
+        self.capacity = capacity
+        self.doubt = doubt
+        self.measured = measured
+
+    @property
+    def current(self) -> int:
+        """Return how many pods the Deployment asks for."""
+        return self.observation.replicas.spec
+
+    @property
+    def is_starting(self) -> bool:
+        """Return whether pods are coming, going, or not members of the group yet."""
+        replicas, members = self.observation.replicas, self.observation.members
+        return replicas.ready != replicas.spec or (members is not None and members < replicas.ready)
+
+    @cached_property
+    def partitions(self) -> int | None:
+        """Return the topic's partitions, from this observation or the last trusted one."""
+        return len(self.state.history[-1].ends) if self.state.history else None
+
+    @cached_property
+    def bounds(self) -> Bounds:
+        """Return the allowed range."""
+        return build_bounds(self.config, self.partitions)
+
+    @cached_property
+    def counts(self) -> tuple[int, ...]:
+        """Return the counts worth considering."""
+        return list_counts(self.partitions, self.bounds) if self.partitions else ()
+
+    def build_load(self, per_second: float | None) -> Load | None:
+        """Return the load at an arrival rate, None while capacity is unknown. An unknown rate adds nothing."""
+        if self.measured is None or not self.partitions or not self.capacity.per_second:
+            return None
+        backlog = self.measured.backlog.unsettled
+        return Load(per_second or 0.0, backlog, self.capacity.per_second, self.partitions)
+
+    @cached_property
+    def load(self) -> Load | None:
+        """Return the load now."""
+        return self.build_load(self.measured.arrival_per_second if self.measured else None)
+
+    @cached_property
+    def predicted_lag_seconds(self) -> float | None:
+        """Return the lag in seconds that comes if the number of pods stays: what rule 7 holds against the promise.
+
+        The newest record waits for the backlog before it; and while more arrives than is finished, the oldest ages.
+        """
+        if self.measured is None:
+            return None
+        age_seconds = self.measured.backlog.age.seconds
+        if self.load is None or self.current == 0:
+            return age_seconds
+        reach_seconds = self.config.max_lag_seconds + self.config.startup_seconds
+        utilisation = measure_utilisation(self.current, self.load)
+        growth = 1 - 1 / utilisation if utilisation > 1 else 0.0
+        return max(measure_wait_seconds(self.current, self.load), age_seconds + growth * reach_seconds)
+
+    @cached_property
+    def now(self) -> Candidate | None:
+        """Return what the present count means for the present load, None while capacity or pods are missing."""
+        if self.load is None or self.current == 0:
+            return None
+        limit, drain = self.config.utilisation_up, self.config.drain_seconds
+        return assess(self.current, self.load, utilisation_limit=limit, drain_limit_seconds=drain)
+
+    @cached_property
+    def ups(self) -> tuple[Candidate, ...]:
+        """Return all counts as they would carry the present load with a scale-up's margin."""
+        limit, drain = self.config.utilisation_up, self.config.drain_seconds
+        return self._assess_all(self.load, limit, drain)
+
+    @cached_property
+    def downs(self) -> tuple[Candidate, ...]:
+        """Return all counts as they would carry the window's peak with a scale-in's margin."""
+        measured = self.measured
+        peak = max(measured.peak_per_second or 0.0, measured.arrival_per_second or 0.0) if measured else None
+        limit, drain = self.config.utilisation_down, self.config.drain_seconds
+        return self._assess_all(self.build_load(peak), limit, drain)
+
+    def _assess_all(self, load: Load | None, limit: float, drain_seconds: float) -> tuple[Candidate, ...]:
+        if load is None:
+            return ()
+        return tuple(
+            assess(count, load, utilisation_limit=limit, drain_limit_seconds=drain_seconds) for count in self.counts
+        )
+
+    def build_inputs(self) -> Inputs:
+        """Return the numbers of this situation, for status, metrics and whoever checks the decision."""
+        replicas, measured = self.observation.replicas, self.measured
+        backlog = measured.backlog if measured else None
+        return Inputs(
+            replicas=replicas.spec,
+            ready_replicas=replicas.ready,
+            partitions=self.partitions,
+            total_lag=backlog.total if backlog else None,
+            max_partition_lag=backlog.largest if backlog else None,
+            lag_seconds=backlog.age.seconds if backlog else None,
+            is_lag_seconds_at_least=bool(backlog and backlog.age.is_at_least),
+            predicted_lag_seconds=self.predicted_lag_seconds,
+            arrival_per_second=measured.arrival_per_second if measured else None,
+            peak_per_second=measured.peak_per_second if measured else None,
+            capacity_per_second=self.capacity.per_second,
+            capacity_source=self.capacity.source,
+        )

@@ -1,0 +1,56 @@
+"""What a rule answers: a number with its reason, or nothing, and then the next rule is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from tocsin_operator.scaling.model import Candidate, LimitedBy, Reason
+from tocsin_operator.scaling.situation import Situation
+
+
+class Verdict(NamedTuple):
+    """One rule's answer; `candidates` are the counts it weighed."""
+
+    replicas: int
+    reason: Reason
+    message: str
+    limited_by: LimitedBy = LimitedBy.NONE
+    candidates: tuple[Candidate, ...] = ()
+
+
+Rule = Callable[[Situation], Verdict | None]
+
+
+def choose(candidates: tuple[Candidate, ...]) -> Candidate | None:
+    """Return the smallest candidate that nothing speaks against."""
+    return next((candidate for candidate in candidates if not candidate.refusal), None)
+
+
+def find(candidates: tuple[Candidate, ...], replicas: int) -> Candidate | None:
+    """Return the candidate with this number of pods."""
+    return next((candidate for candidate in candidates if candidate.replicas == replicas), None)
+
+
+def count_pods(replicas: int) -> str:
+    """Return `1 pod`, `2 pods`."""
+    return f"{replicas} pod{'' if replicas == 1 else 's'}"
+
+
+def show_lag(situation: Situation) -> str:
+    """Return the backlog in records and seconds."""
+    if situation.measured is None:
+        return "lag unknown"
+    backlog = situation.measured.backlog
+    bound = "at least " if backlog.age.is_at_least else ""
+    return f"{backlog.total} waiting, the oldest {bound}{backlog.age.seconds:.1f} s"
+
+
+def show_load(situation: Situation) -> str:
+    """Return demand against capacity."""
+    arrival = situation.measured.arrival_per_second if situation.measured else None
+    arriving = "arrivals not measured yet" if arrival is None else f"{arrival:.1f}/s arrive"
+    capacity = situation.capacity
+    if capacity.per_second is None:
+        return f"{arriving}, what a pod can do is not known yet"
+    return f"{arriving}, one pod does {capacity.per_second:.1f}/s ({capacity.source.lower()})"
