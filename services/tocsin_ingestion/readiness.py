@@ -1,0 +1,77 @@
+"""Whether this pod should get requests: it has seen the topic's metadata, and can read the users file.
+
+A pause of Kafka shorter than TOLERATED_SECONDS changes nothing: it hits all pods at once, and turning them all red
+would replace our 503 with Retry-After by a refused connection. Reasons go to kubelet, and to the log when they change.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from tocsin_core.errors import KafkaFailure
+from tocsin_core.users import DirectoryUnavailable
+
+TOLERATED_SECONDS = 20.0
+"""Above two failed looks at Kafka, and so above any pause of 10 seconds."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Readiness:
+    """What was last seen of the topic and of the users. `observe` looks, `check` answers."""
+
+    def __init__(
+        self,
+        see_topic: Callable[[], Awaitable[object]],
+        see_users: Callable[[], Awaitable[object]],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._see_topic = see_topic
+        self._see_users = see_users
+        self._clock = clock
+        self._topic_seen_at: float | None = None
+        self._topic_trouble = "the topic's metadata was not seen yet"
+        self._users_trouble = "the users were not read yet"
+        self._is_leaving = False
+
+    def leave(self) -> None:
+        """Be unready from now on: the process is about to end."""
+        self._is_leaving = True
+
+    def check(self) -> str:
+        """Return why no request should come here, "" if they should."""
+        if self._is_leaving:
+            return "draining"
+        if self._topic_seen_at is None or self._clock() - self._topic_seen_at > TOLERATED_SECONDS:
+            return self._topic_trouble or "Kafka was not asked for a while"
+        return self._users_trouble
+
+    async def observe(self) -> None:
+        """Look at the topic and at the users once. Never raises for what is expected to fail."""
+        await self._observe_users()
+        await self._observe_topic()
+
+    async def _observe_topic(self) -> None:
+        try:
+            await self._see_topic()
+        except KafkaFailure as failure:
+            trouble = str(failure)
+            if trouble != self._topic_trouble:
+                _log.error("topic not usable", reason=trouble, advice=failure.advice, is_retriable=failure.retriable)
+            self._topic_trouble = trouble
+        else:
+            if self._topic_trouble:
+                _log.info("topic usable")
+            self._topic_trouble, self._topic_seen_at = "", self._clock()
+
+    async def _observe_users(self) -> None:
+        try:
+            await self._see_users()
+        except DirectoryUnavailable as unavailable:
+            self._users_trouble = str(unavailable)  # the directory itself logged why
+        else:
+            self._users_trouble = ""

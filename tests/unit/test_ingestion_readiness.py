@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from tocsin_core.errors import KafkaUnavailable, NotAuthorized
+from tocsin_core.users import DirectoryUnavailable
+from tocsin_ingestion.readiness import Readiness
+
+
+class World:
+    """What can be seen, and the time."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.topic: Exception | None = None
+        self.users: Exception | None = None
+        self.readiness = Readiness(self._see_topic, self._see_users, clock=lambda: self.now)
+
+    async def _see_topic(self) -> None:
+        if self.topic:
+            raise self.topic
+
+    async def _see_users(self) -> None:
+        if self.users:
+            raise self.users
+
+
+def test_nothing_is_ready_before_the_first_look() -> None:
+    assert "not seen yet" in World().readiness.check()
+
+
+async def test_a_topic_and_users_that_were_seen_are_ready() -> None:
+    world = World()
+    await world.readiness.observe()
+    assert world.readiness.check() == ""
+
+
+async def test_a_topic_without_rights_is_the_reason() -> None:
+    world = World()
+    world.topic = NotAuthorized("topic orders: not authorized", advice="grant")
+    await world.readiness.observe()
+    assert world.readiness.check() == "topic orders: not authorized"
+
+
+async def test_a_pause_of_ten_seconds_changes_nothing_and_a_long_one_does() -> None:
+    world = World()
+    await world.readiness.observe()
+    world.topic, world.now = KafkaUnavailable("nobody answers"), world.now + 10
+    await world.readiness.observe()
+    assert world.readiness.check() == ""
+    world.now += 11
+    await world.readiness.observe()
+    assert world.readiness.check() == "nobody answers"
+
+
+async def test_it_is_ready_again_as_soon_as_kafka_is_seen_again() -> None:
+    world = World()
+    world.topic = KafkaUnavailable("nobody answers")
+    await world.readiness.observe()
+    world.topic = None
+    await world.readiness.observe()
+    assert world.readiness.check() == ""
+
+
+async def test_looks_that_stopped_are_noticed() -> None:
+    world = World()
+    await world.readiness.observe()
+    world.now += 60
+    assert "was not asked" in world.readiness.check()
+
+
+async def test_unreadable_users_are_the_reason() -> None:
+    world = World()
+    world.users = DirectoryUnavailable("/etc/tocsin/users: no such file")
+    await world.readiness.observe()
+    assert world.readiness.check() == "/etc/tocsin/users: no such file"
+
+
+async def test_leaving_is_never_ready() -> None:
+    world = World()
+    await world.readiness.observe()
+    world.readiness.leave()
+    assert world.readiness.check() == "draining"
