@@ -14,7 +14,6 @@ from tocsin_core.errors import TocsinError
 from tocsin_core.lag import PartitionOffsets
 from tocsin_operator.scaling.model import Config, Decision, Observation, Replicas, State
 
-
 NOTHING_REMEMBERED = State()
 
 
