@@ -1,0 +1,80 @@
+"""What a channel is: one send, and two ways to fail.
+
+A channel knows its provider and nothing else: no retries, no offsets, no dead letters. It says whether trying again
+can help and whether the provider may have taken the message all the same; what follows from that is decided once,
+for all channels, in `delivery`.
+
+    SendFailed
+    ├── TemporaryFailure     trying again can help (timeouts, 4yz, 429, 5xx)
+    └── PermanentFailure     it never will (no address, 5yz, other 4xx); carries the dead letter's reason
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, NamedTuple, Protocol
+
+from tocsin_core.errors import TocsinError
+from tocsin_core.message import Notification
+from tocsin_core.users import Profile
+
+
+class Envelope(NamedTuple):
+    """What a channel is given: the notification, its recipient, and where it comes from."""
+
+    notification: Notification
+    profile: Profile
+    trace_id: str | None
+    topic: str
+    partition: int
+    offset: int
+
+
+class SendFailed(TocsinError):
+    """The provider did not take the message. The text is fit for logs and dead letters: no secrets, no addresses.
+
+    `is_uncertain` says that the provider may have taken it without telling us.
+    """
+
+    retry_after_seconds: float | None = None
+    is_uncertain: bool = False
+
+
+class TemporaryFailure(SendFailed):
+    """Trying again can help, after `retry_after_seconds` if the provider named a time."""
+
+    retriable: ClassVar[bool] = True
+
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None, is_uncertain: bool = False) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+        self.is_uncertain = is_uncertain
+
+
+class PermanentFailure(SendFailed):
+    """Trying again will never help."""
+
+    def __init__(self, message: str, *, reason: str = "provider_permanent") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Channel(Protocol):
+    """One named way to a person."""
+
+    @property
+    def name(self) -> str:
+        """Return the channel's name in the pipeline."""
+        ...
+
+    @property
+    def timeout_seconds(self) -> float:
+        """Return how long one send may take."""
+        ...
+
+    async def send(self, envelope: Envelope) -> None:
+        """Hand the notification to the provider; return when the provider has taken it. Raise SendFailed if not."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...

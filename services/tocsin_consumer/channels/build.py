@@ -1,0 +1,36 @@
+"""From settings to channels."""
+
+from __future__ import annotations
+
+from tocsin_consumer.channels.base import Channel
+from tocsin_consumer.channels.email import EmailChannel
+from tocsin_consumer.channels.log import LogChannel
+from tocsin_consumer.channels.transport import ReqwestTransport
+from tocsin_consumer.channels.webhook import WebhookChannel, read_signer
+from tocsin_core.errors import SettingsError
+from tocsin_core.settings import ChannelSettings, ConsumerSettings, WebhookSettings
+
+
+def build_channels(settings: ConsumerSettings) -> dict[str, Channel]:
+    """Return the channels by name. Raise SettingsError if there are none, or a file one needs cannot be used."""
+    if not settings.channels:
+        raise SettingsError("consumer.channels: name at least one, for example: [{name: log, type: Log}]")
+    return {channel.name: _build_channel(channel) for channel in settings.channels}
+
+
+def _build_channel(settings: ChannelSettings) -> Channel:
+    if settings.webhook is not None:
+        return _build_webhook(settings.name, settings.webhook)
+    if settings.email is not None:
+        return EmailChannel(settings.name, settings.email)
+    return LogChannel(settings.name)
+
+
+def _build_webhook(name: str, settings: WebhookSettings) -> WebhookChannel:
+    return WebhookChannel(
+        name,
+        settings.url,
+        ReqwestTransport(timeout_seconds=settings.timeout_seconds),
+        timeout_seconds=settings.timeout_seconds,
+        signer=read_signer(name, settings.secret_file) if settings.secret_file else None,
+    )

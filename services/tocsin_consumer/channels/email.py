@@ -1,0 +1,186 @@
+"""The channel `Email`: one mail per notification, over SMTP.
+
+The Message-ID is the notification's id, so a repeated mail can be recognised by mailboxes that care. The standard
+library builds the MIME (encodings, folding, header injection are its job), aiosmtplib speaks the protocol. A few
+connections are kept and reused: providers count connections, and greet slowly. A kept connection is asked with RSET
+before it carries a mail, because servers hang up on idle clients and a mail must not be lost to finding that out.
+SMTP's own answer decides: 4yz may pass later, 5yz will not. Silence after DATA leaves the outcome unknown.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from email.errors import MessageError as MailError
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.utils import formatdate
+from hashlib import sha256
+from pathlib import Path
+
+import aiosmtplib
+
+from tocsin_consumer.channels.base import Envelope, PermanentFailure, TemporaryFailure
+from tocsin_core.errors import SettingsError
+from tocsin_core.message import Notification
+from tocsin_core.settings import EmailSettings
+from tocsin_core.users import Profile
+
+MAX_KEPT_CONNECTIONS = 16
+MAX_SUBJECT_CHARACTERS = 120
+FIRST_PERMANENT_CODE = 500
+DOT_ATOM = re.compile(r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")
+
+
+class EmailChannel:
+    """Sends notifications as mails through one SMTP server."""
+
+    def __init__(self, name: str, settings: EmailSettings) -> None:
+        self.name = name
+        self.timeout_seconds = settings.timeout_seconds
+        self._settings = settings
+        self._tls = build_tls_context(name, settings)
+        self._idle: deque[aiosmtplib.SMTP] = deque()
+        read_credentials(name, settings)  # a wrong path is a mistake to be told at start, not at the first mail
+
+    async def send(self, envelope: Envelope) -> None:
+        """Hand the mail to the server. Raise SendFailed without an address, or if the server does not take it."""
+        mail = build_mail(envelope.notification, envelope.profile, from_address=self._settings.from_address)
+        async with self._connection() as connection:
+            try:
+                await connection.send_message(mail)
+            except aiosmtplib.SMTPException as error:
+                raise translate(error, is_sending=True) from error
+
+    async def close(self) -> None:
+        """Say goodbye to the server on every kept connection."""
+        while self._idle:
+            await _hang_up(self._idle.pop())
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[aiosmtplib.SMTP]:
+        connection = await self._kept() or await self._connect()
+        try:
+            yield connection
+        except BaseException:
+            connection.close()
+            raise
+        self._idle.append(connection)
+        if len(self._idle) > MAX_KEPT_CONNECTIONS:
+            await _hang_up(self._idle.popleft())
+
+    async def _kept(self) -> aiosmtplib.SMTP | None:
+        while self._idle:
+            connection = self._idle.pop()
+            try:
+                await connection.rset()
+            except (aiosmtplib.SMTPException, OSError):
+                connection.close()
+            else:
+                return connection
+        return None
+
+    async def _connect(self) -> aiosmtplib.SMTP:
+        username, password = read_credentials(self.name, self._settings)
+        connection = aiosmtplib.SMTP(
+            hostname=self._settings.host,
+            port=self._settings.port,
+            username=username,
+            password=password,
+            timeout=self.timeout_seconds,
+            use_tls=self._settings.security == "TLS",
+            start_tls=self._settings.security == "STARTTLS",
+            tls_context=self._tls,
+        )
+        try:
+            await connection.connect()
+        except (aiosmtplib.SMTPException, OSError) as error:
+            raise translate(error, is_sending=False) from error
+        return connection
+
+
+async def _hang_up(connection: aiosmtplib.SMTP) -> None:
+    try:
+        await connection.quit()
+    except (aiosmtplib.SMTPException, OSError):
+        connection.close()
+
+
+def build_mail(notification: Notification, profile: Profile, *, from_address: str) -> EmailMessage:
+    """Return the mail for a notification. Raise PermanentFailure if the profile has no usable address."""
+    if not profile.email:
+        raise PermanentFailure(f"user {profile.id!r} has no email in its profile", reason="no_address")
+    mail = EmailMessage()
+    try:
+        mail["To"] = Address(display_name=_one_line(profile.name or ""), addr_spec=profile.email)
+    except (MailError, ValueError, IndexError) as error:
+        raise PermanentFailure(
+            f"the email in the profile of user {profile.id!r} is no address", reason="no_address"
+        ) from error
+    mail["From"] = from_address
+    mail["Subject"] = _one_line(notification.title or notification.message)[:MAX_SUBJECT_CHARACTERS]
+    mail["Date"] = formatdate(usegmt=True)
+    mail["Message-ID"] = build_message_id(notification.id, from_address)
+    mail["Auto-Submitted"] = "auto-generated"
+    mail.set_content(notification.message)
+    return mail
+
+
+def build_message_id(notification_id: str, from_address: str) -> str:
+    """Return `<id@domain of the sender>`; an id that is no dot-atom, which only foreign producers write, is hashed."""
+    local = notification_id if DOT_ATOM.match(notification_id) else sha256(notification_id.encode()).hexdigest()
+    return f"<{local}@{from_address.rpartition('@')[2]}>"
+
+
+def translate(error: Exception, *, is_sending: bool) -> TemporaryFailure | PermanentFailure:
+    """Return what an SMTP or socket error means. The server's own words are kept, without the addresses it names."""
+    if isinstance(error, aiosmtplib.SMTPRecipientsRefused):
+        error = error.recipients[0]
+    if isinstance(
+        error, aiosmtplib.SMTPAuthenticationError
+    ):  # our mistake, not this mail's: others must not pay for it
+        return TemporaryFailure(f"the server refused our credentials ({error.code}): correct username and password")
+    if isinstance(error, aiosmtplib.SMTPResponseException):
+        text = f"SMTP {error.code} {_without_addresses(error.message)}"
+        return PermanentFailure(text) if error.code >= FIRST_PERMANENT_CODE else TemporaryFailure(text)
+    if isinstance(error, aiosmtplib.SMTPNotSupported):
+        return PermanentFailure(str(error)) if is_sending else TemporaryFailure(str(error))
+    return TemporaryFailure(f"{type(error).__name__}: {_without_addresses(str(error))}", is_uncertain=is_sending)
+
+
+def build_tls_context(channel: str, settings: EmailSettings) -> ssl.SSLContext | None:
+    """Return the TLS context, trusting ca_file if there is one. Raise SettingsError if it cannot be used."""
+    if settings.security == "None":
+        return None
+    try:
+        return ssl.create_default_context(cafile=settings.ca_file)
+    except OSError as error:  # ssl.SSLError is one
+        raise SettingsError(f"channel {channel!r}: email.ca_file {settings.ca_file} is not usable: {error}") from error
+
+
+def read_credentials(channel: str, settings: EmailSettings) -> tuple[str | None, str | None]:
+    """Return username and password from their files, read anew for each connection so that a rotation needs no restart.
+
+    Raise SettingsError naming the file that cannot be read.
+    """
+    return _read(channel, "username_file", settings.username_file), _read(
+        channel, "password_file", settings.password_file
+    )
+
+
+def _read(channel: str, key: str, path: Path | None) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8").strip() if path else None
+    except OSError as error:
+        raise SettingsError(f"channel {channel!r}: email.{key} {path} cannot be read ({error.strerror})") from error
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _without_addresses(text: str) -> str:
+    return re.sub(r"[^\s<>@]+@[^\s<>@]+", "(address)", text)

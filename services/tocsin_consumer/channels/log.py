@@ -1,0 +1,38 @@
+"""The channel `Log`: one line per notification. The line is the receipt."""
+
+from __future__ import annotations
+
+import structlog
+
+from tocsin_consumer.channels.base import Envelope
+
+_log = structlog.get_logger(__name__)
+
+
+class LogChannel:
+    """Writes notifications to the service's own log."""
+
+    timeout_seconds = 5.0
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    async def send(self, envelope: Envelope) -> None:
+        """Write one line."""
+        notification = envelope.notification
+        _log.info(
+            "notification",
+            notification_id=notification.id,
+            from_id=notification.from_id,
+            to_id=notification.to_id,
+            title=notification.title,
+            message=notification.message,
+            channel=self.name,
+            trace_id=envelope.trace_id,
+            topic=envelope.topic,
+            partition=envelope.partition,
+            offset=envelope.offset,
+        )
+
+    async def close(self) -> None:
+        """Nothing to let go of."""

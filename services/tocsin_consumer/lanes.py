@@ -1,0 +1,191 @@
+"""Order where it matters, concurrency everywhere else.
+
+A lane holds the deliveries of one (partition, key, channel) and runs them one at a time, in order; different lanes run
+at once, as far as there are slots. A delivery that has to wait (a backoff, somebody else's claim) parks its lane and
+gives its slot to another. Tasks exist only for deliveries that are running: a backlog of any size is entries in
+deques, never waiting tasks.
+
+    READY ──slot──► RUNNING ──┬─ finished ──► next delivery: READY, or the lane is gone
+      ▲                       └─ pause ─────► PARKED ──time is over, or hurry()──┐
+      └──────────────────────────────────────────────────────────────────────────┘
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable
+from enum import Enum, auto
+from typing import Generic, Protocol, TypeVar
+
+import structlog
+
+from tocsin_consumer.slots import Slots
+
+DEFECT_PAUSE_SECONDS = 5.0
+
+_log = structlog.get_logger(__name__)
+
+
+class State(Enum):
+    """What a lane is doing."""
+
+    READY = auto()
+    RUNNING = auto()
+    PARKED = auto()
+
+
+class Item(Protocol):
+    """What a lane needs to know of a delivery."""
+
+    @property
+    def lane(self) -> Hashable:
+        """Return what is delivered in order: deliveries of equal lanes never overlap."""
+        ...
+
+    @property
+    def slot(self) -> str:
+        """Return the channel whose slots it uses; one of those the slots were made for."""
+        ...
+
+
+T = TypeVar("T", bound=Item)
+
+
+class Lane(Generic[T]):
+    """The deliveries that must keep their order."""
+
+    __slots__ = ("items", "key", "parked", "state")
+
+    def __init__(self, key: Hashable) -> None:
+        self.key = key
+        self.items: deque[T] = deque()
+        self.state = State.READY
+        self.parked: asyncio.TimerHandle | None = None
+
+
+class Lanes(Generic[T]):
+    """All lanes of one process.
+
+    `attempt(item)` returns None when the item has reached its end, else how many seconds to wait before it is tried
+    again. `begin(item)` is asked before every attempt; where it says no, the item is dropped.
+    """
+
+    def __init__(
+        self,
+        slots: Slots,
+        *,
+        attempt: Callable[[T], Awaitable[float | None]],
+        begin: Callable[[T], bool],
+        ended: Callable[[T], None],
+        dropped: Callable[[T], None],
+    ) -> None:
+        self._slots = slots
+        self._attempt = attempt
+        self._begin = begin
+        self._ended = ended
+        self._dropped = dropped
+        self._lanes: dict[Hashable, Lane[T]] = {}
+        self._ready: dict[str, deque[Lane[T]]] = {channel: deque() for channel in slots.channels}
+        self._turns = deque(slots.channels)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def depth(self, key: Hashable) -> int:
+        """Return how many deliveries a lane holds."""
+        lane = self._lanes.get(key)
+        return len(lane.items) if lane else 0
+
+    def push(self, item: T) -> None:
+        """Put a delivery at the end of its lane."""
+        lane = self._lanes.get(item.lane)
+        if lane is None:
+            lane = self._lanes[item.lane] = Lane(item.lane)
+            lane.items.append(item)
+            self._make_ready(lane)
+        else:
+            lane.items.append(item)
+
+    def pump(self) -> None:
+        """Start as many ready lanes as there are free slots, one channel after the other in turn."""
+        has_started = True
+        while has_started:
+            has_started = False
+            self._turns.rotate(-1)
+            for channel in self._turns:
+                if self._ready[channel] and self._slots.is_free(channel):
+                    self._start_next(channel)
+                    has_started = True
+
+    def hurry(self, is_concerned: Callable[[T], bool]) -> None:
+        """End the waiting of parked lanes whose first delivery is concerned."""
+        for lane in list(self._lanes.values()):
+            if lane.state is State.PARKED and is_concerned(lane.items[0]):
+                self._unpark(lane)
+        self.pump()
+
+    async def close(self) -> None:
+        """Cancel what still runs and forget the rest."""
+        for lane in self._lanes.values():
+            if lane.parked is not None:
+                lane.parked.cancel()
+        self._lanes.clear()
+        for ready in self._ready.values():
+            ready.clear()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _start_next(self, channel: str) -> None:
+        lane = self._ready[channel].popleft()
+        while lane.items and not self._begin(lane.items[0]):
+            self._dropped(lane.items.popleft())
+        if not lane.items:
+            self._lanes.pop(lane.key, None)
+            return
+        self._slots.take(channel)
+        lane.state = State.RUNNING
+        task = asyncio.get_running_loop().create_task(self._run(lane, channel))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, lane: Lane[T], channel: str) -> None:
+        try:
+            pause_seconds = await self._attempt(lane.items[0])
+        except Exception:  # noqa: BLE001 - the top of a lane: a defect must not stop the others
+            _log.exception(
+                "a delivery broke and is tried again: this is a defect", again_in_seconds=DEFECT_PAUSE_SECONDS
+            )
+            pause_seconds = DEFECT_PAUSE_SECONDS
+        finally:
+            self._slots.release(channel)
+        if pause_seconds is None:
+            item = lane.items.popleft()
+            self._move_on(lane)
+            self._ended(item)
+        else:
+            self._park(lane, pause_seconds)
+        self.pump()
+
+    def _move_on(self, lane: Lane[T]) -> None:
+        if lane.items:
+            self._make_ready(lane)
+        else:
+            self._lanes.pop(lane.key, None)
+
+    def _park(self, lane: Lane[T], seconds: float) -> None:
+        lane.state = State.PARKED
+        lane.parked = asyncio.get_running_loop().call_later(seconds, self._wake, lane)
+
+    def _wake(self, lane: Lane[T]) -> None:
+        self._unpark(lane)
+        self.pump()
+
+    def _unpark(self, lane: Lane[T]) -> None:
+        if lane.parked is not None:
+            lane.parked.cancel()
+            lane.parked = None
+        self._make_ready(lane)
+
+    def _make_ready(self, lane: Lane[T]) -> None:
+        lane.state = State.READY
+        self._ready[lane.items[0].slot].append(lane)

@@ -1,0 +1,66 @@
+"""Who may send now: the global limit of concurrent sends, shared so that no channel can take it all.
+
+With one plain semaphore, a provider that hangs would end up holding every slot and the other channels would wait for
+its timeouts. So each channel has a few slots that nobody else may use, and the rest belong to whoever comes first.
+With one channel there is nothing to reserve and the whole limit is its own.
+
+The slots also keep the busy time, in slot-seconds: what capacity is measured with. Waiting (for a lane's turn, for a
+backoff to pass) holds no slot and is not busy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+
+class Slots:
+    """The slots of one process."""
+
+    def __init__(
+        self,
+        concurrency: int,
+        channels: Sequence[str],
+        *,
+        clock: Callable[[], float],
+        on_busy: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        self._used = dict.fromkeys(channels, 0)
+        self._reserve = 0 if len(channels) == 1 else concurrency // (2 * len(channels))
+        self._shared = concurrency - self._reserve * len(channels)
+        self._clock = clock
+        self._on_busy = on_busy
+        self._accounted_until = clock()
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Return the channels that share these slots."""
+        return tuple(self._used)
+
+    @property
+    def in_use(self) -> int:
+        """Return how many slots are taken."""
+        return sum(self._used.values())
+
+    def is_free(self, channel: str) -> bool:
+        """Return whether the channel may take a slot now."""
+        if self._used[channel] < self._reserve:
+            return True
+        return sum(max(0, used - self._reserve) for used in self._used.values()) < self._shared
+
+    def take(self, channel: str) -> None:
+        """Take a slot. Raise RuntimeError if none is free for the channel."""
+        if not self.is_free(channel):
+            raise RuntimeError(f"no slot is free for channel {channel!r}")
+        self.account()
+        self._used[channel] += 1
+
+    def release(self, channel: str) -> None:
+        """Give a slot back."""
+        self.account()
+        self._used[channel] -= 1
+
+    def account(self) -> None:
+        """Add the slot-seconds since the last call to the busy time; called from time to time, so long sends show."""
+        now = self._clock()
+        self._on_busy(self.in_use * (now - self._accounted_until))
+        self._accounted_until = now
