@@ -1,0 +1,38 @@
+"""Reading a request's body, bounded in bytes and in time, whether or not it declares its length.
+
+The bound is checked on what has arrived, so that a chunked body without Content-Length stops at the same byte. What a
+refused client still sends is discarded by uvicorn, without being kept: closing at once would reset the connection
+before the client could read why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.requests import Request
+
+from tocsin_ingestion.problems import BODY_TIMEOUT, Problem
+from tocsin_ingestion.validation import check_size
+
+BODY_TIMEOUT_SECONDS = 30.0
+
+
+async def read_body(request: Request, *, limit: int, timeout_seconds: float = BODY_TIMEOUT_SECONDS) -> bytes:
+    """Return the whole body. Raise Problem: 413 above `limit` bytes, 408 if it takes longer than `timeout_seconds`."""
+    declared = request.headers.get("content-length", "0")
+    check_size(int(declared) if declared.isdecimal() else 0, limit=limit)
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            return await _collect(request, limit)
+    except TimeoutError as error:
+        raise Problem(BODY_TIMEOUT, f"The body was not complete after {timeout_seconds:g} seconds") from error
+
+
+async def _collect(request: Request, limit: int) -> bytes:
+    chunks: list[bytes] = []
+    size_bytes = 0
+    async for chunk in request.stream():
+        size_bytes += len(chunk)
+        check_size(size_bytes, limit=limit)
+        chunks.append(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
