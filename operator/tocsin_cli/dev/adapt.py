@@ -13,7 +13,7 @@ import msgspec
 
 from tocsin_cli.resource.manifest import Manifest
 from tocsin_cli.resource.problems import ResourceError
-from tocsin_operator.model import ChannelSpec, Pipeline, RedisSpec, SecretRef
+from tocsin_operator.model import ChannelSpec, Pipeline, RedisSpec, SecretRef, TopicSpec
 
 MAX_REPLICATION_FACTOR = 1
 RECEIPT_LEVELS = ("debug", "info")
@@ -26,21 +26,27 @@ def adapt_pipeline(pipeline: Pipeline, *, brokers: list[str], is_embedded: bool,
     An embedded broker speaks plain text and knows no users, so the resource's way to its own cluster is set aside
     with its address; with `--brokers` it is kept.
     """
-    spec = pipeline.spec
-    replace = msgspec.structs.replace
-    kafka = replace(spec.kafka, bootstrap_servers=brokers)
+    spec, replace = pipeline.spec, msgspec.structs.replace
+    kafka = replace(
+        spec.kafka, bootstrap_servers=brokers, topic=_adapt_topic(spec.kafka.topic, is_embedded=is_embedded)
+    )
     if is_embedded:
         kafka = replace(kafka, security_protocol="PLAINTEXT", credentials_secret_ref=None, tls_secret_ref=None)
-    if kafka.topic.replication_factor is not None:
-        factor = min(kafka.topic.replication_factor, MAX_REPLICATION_FACTOR)
-        kafka = replace(kafka, topic=replace(kafka.topic, replication_factor=factor))
-    redis = spec.redis
-    if redis_url is not None:
-        redis = RedisSpec(url=redis_url)
+    redis = spec.redis if redis_url is None else RedisSpec(url=redis_url)
     logging = spec.logging
     if logging.level not in RECEIPT_LEVELS:
         logging = replace(logging, level="info")  # receipts are lines of that level, and they are counted here
     return replace(pipeline, spec=replace(spec, kafka=kafka, redis=redis, logging=logging))
+
+
+def _adapt_topic(topic: TopicSpec, *, is_embedded: bool) -> TopicSpec:
+    factor, config = topic.replication_factor, topic.config
+    if is_embedded or factor is not None:
+        factor = MAX_REPLICATION_FACTOR
+        config = {key: value for key, value in config.items() if key != "min.insync.replicas"}
+    # A broker that was empty a moment ago has no External topic, so it is made here.
+    management = "Managed" if is_embedded else topic.management
+    return msgspec.structs.replace(topic, replication_factor=factor, config=config, management=management)
 
 
 def build_files(manifest: Manifest, pipeline: Pipeline) -> dict[str, bytes]:

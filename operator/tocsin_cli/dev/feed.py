@@ -7,9 +7,12 @@ for nobody else's. One request at a time would be right too, and as slow as the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -50,17 +53,46 @@ def read_target(body: bytes) -> Target:
         return Target()
 
 
-async def read_lines(source: Path | None) -> AsyncIterator[Line]:
-    """Yield the lines of a file (None: standard input) that are not blank, with their numbers from 1."""
-    stream = sys.stdin.buffer if source is None else await asyncio.to_thread(source.open, "rb")
+async def read_lines(source: Path | None, stop: asyncio.Event) -> AsyncIterator[Line]:
+    """Yield the lines of a file (None: standard input) that are not blank, with their numbers from 1, until `stop`.
+
+    A daemon thread reads, because a read from a pipe cannot be cancelled and must not hold up the end of the process.
+    """
+    queue: asyncio.Queue[Line | None] = asyncio.Queue()
+    slots = threading.Semaphore(LINES_AHEAD)
+    threading.Thread(target=_pump, args=(source, queue, slots, asyncio.get_running_loop()), daemon=True).start()
+    stopped = asyncio.create_task(stop.wait())
     try:
-        number = 0
-        while line := await asyncio.to_thread(_read_line, stream, number := number + 1):
+        while not stop.is_set():
+            following = asyncio.create_task(queue.get())
+            await asyncio.wait({following, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if not following.done():
+                following.cancel()
+                return
+            slots.release()
+            if (line := following.result()) is None:
+                return
             if line.body or not line.is_whole:
                 yield line
     finally:
-        if source is not None:
-            stream.close()
+        stopped.cancel()
+
+
+def _pump(
+    source: Path | None, queue: asyncio.Queue[Line | None], slots: threading.Semaphore, loop: asyncio.AbstractEventLoop
+) -> None:
+    # RuntimeError: the loop ended first, and nobody wants another line.
+    with contextlib.suppress(RuntimeError), _open(source) as stream:
+        for number in count(1):
+            line = _read_line(stream, number)
+            slots.acquire()
+            loop.call_soon_threadsafe(queue.put_nowait, line)
+            if line is None:
+                return
+
+
+def _open(source: Path | None) -> contextlib.AbstractContextManager[BinaryIO]:
+    return source.open("rb") if source is not None else contextlib.nullcontext(sys.stdin.buffer)
 
 
 async def post_lines(lines: AsyncIterator[Line], post: Post, report: Report) -> None:

@@ -14,6 +14,7 @@ from typing import Protocol
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
@@ -32,6 +33,7 @@ from tocsin_cli.dev.receipts import LogLine
 REMARKS_SHOWN = 6
 LATEST_SHOWN = 4
 LINE_EVERY_SECONDS = 2.0
+PROGRESS_EVERY_SECONDS = 1.0
 WIDEST_CHART = 48
 BESIDE_CHART = 56
 """What frame, labels and numbers take of a line; the chart gets the rest."""
@@ -41,7 +43,10 @@ class Screen(Protocol):
     """What a session shows itself on."""
 
     def step(self, text: str) -> None:
-        """Say what is being done now, before there is a pipeline to show."""
+        """Say what was done, before there is a pipeline to show."""
+
+    def progress(self, text: str) -> None:
+        """Say how far the current step is; many times a second is fine."""
 
     def remark(self, text: str) -> None:
         """Say something once: a move, a crash, a warning."""
@@ -63,10 +68,17 @@ class PlainScreen:
         self._last_seconds = -LINE_EVERY_SECONDS
         self._last_accepted = 0
         self._last_line = ""
+        self._last_progress = 0.0
 
     def step(self, text: str) -> None:
         """Print the step."""
         print(text, flush=True)
+
+    def progress(self, text: str) -> None:
+        """Print where the step is, once a second."""
+        if time.monotonic() - self._last_progress >= PROGRESS_EVERY_SECONDS:
+            self._last_progress = time.monotonic()
+            print(f"  {text}", flush=True)
 
     def remark(self, text: str) -> None:
         """Print the remark."""
@@ -105,11 +117,18 @@ class LiveScreen:
         self._started = time.monotonic()
         self._console = console or Console()
         self._live = Live(console=self._console, auto_refresh=False, transient=False)
+        self._status = Status("", console=self._console)
         self._is_live = False
 
     def step(self, text: str) -> None:
         """Print the step above the place where the panel will be."""
+        self._status.stop()
         self._console.print(f"[dim]{time.monotonic() - self._started:5.1f} s[/]  {text}", highlight=False)
+
+    def progress(self, text: str) -> None:
+        """Turn a spinner beside the text."""
+        self._status.update(f"[dim]{text}[/]")
+        self._status.start()
 
     def remark(self, text: str) -> None:
         """Keep the remark for the panel; print it while there is none."""
@@ -127,6 +146,7 @@ class LiveScreen:
         """Draw the panel."""
         if not self._is_live:
             self._is_live = True
+            self._status.stop()
             self._console.print()
             self._live.start()
         self._history.add(picture)
@@ -134,6 +154,7 @@ class LiveScreen:
 
     def close(self) -> None:
         """Leave the last panel standing."""
+        self._status.stop()
         if self._is_live:
             self._live.stop()
             self._is_live = False

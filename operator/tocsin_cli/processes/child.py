@@ -18,6 +18,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from enum import StrEnum
 from typing import NamedTuple
 
+from tocsin_core.settings import ENV_PREFIX
+
 LINE_LIMIT_BYTES = 4 * 1024 * 1024
 """A log line may carry a whole message, in which JSON writes one character as six bytes or more."""
 FIRST_BACKOFF_SECONDS = 0.5
@@ -110,7 +112,7 @@ class Child:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, **self._command.environment},
+            env=_build_environment(self._command.environment),
             limit=LINE_LIMIT_BYTES,
             start_new_session=True,  # Ctrl-C is ours: children drain when we say so
         )
@@ -157,6 +159,12 @@ class Child:
             text = line.decode(errors="replace").rstrip()
             self._last_stderr.append(text)
             self._watch.on_remark(f"{self.name}: {text}")
+
+
+def _build_environment(additions: Mapping[str, str]) -> dict[str, str]:
+    # What the shell sets for another service must not change what runs here.
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(ENV_PREFIX)}
+    return {**inherited, "PYTHONUNBUFFERED": "1", **additions}
 
 
 async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
