@@ -104,10 +104,10 @@ def restore_state(status: Mapping[str, Any], config: Config) -> State:
 def is_news(
     status: Mapping[str, Any], previous: Mapping[str, Any], config: Config, *, seconds_since_write: float
 ) -> bool:
-    """Return whether the status means something new: another decision, or numbers old enough to be renewed."""
-    if _meaning(status) != _meaning(previous):
+    """Return whether the status means something new: what turned at once, the rest no faster than it can be read."""
+    if _turns(status) != _turns(previous):
         return True
-    if seconds_since_write >= BUCKET_SECONDS and _bucket(status, config) != _bucket(previous, config):
+    if seconds_since_write >= BUCKET_SECONDS and _meaning(status, config) != _meaning(previous, config):
         return True
     return seconds_since_write >= NUMBERS_SECONDS and _numbers(status) != _numbers(previous)
 
@@ -145,17 +145,21 @@ def _round(value: float) -> float:
     return round(value, 2 - math.floor(math.log10(abs(value))))
 
 
-def _meaning(status: Mapping[str, Any]) -> object:
+def _turns(status: Mapping[str, Any]) -> object:
+    """Return what is written at once: an action, another topic, another truth of a condition."""
     kafka, scaling = status.get("kafka") or {}, status.get("scaling") or {}
-    stable = ("limitedBy", "reason", "lastScaleTime", "capacitySource")
-    return kafka.get("partitions"), tuple(scaling.get(name) for name in stable)
+    truths = [(each["type"], each["status"], each.get("observedGeneration")) for each in status.get("conditions", ())]
+    return kafka.get("partitions"), scaling.get("lastScaleTime"), sorted(truths)
 
 
-def _bucket(status: Mapping[str, Any], config: Config) -> object:
-    kafka = status.get("kafka") or {}
+def _meaning(status: Mapping[str, Any], config: Config) -> object:
+    """Return what is written soon: other reasons, and lag of another magnitude, in seconds or in records."""
+    kafka, scaling = status.get("kafka") or {}, status.get("scaling") or {}
     seconds, records = kafka.get("lagSeconds") or 0.0, kafka.get("totalLag") or 0
-    limits = (config.quiet_seconds, config.max_lag_seconds)
-    return sum(seconds > limit for limit in limits), len(str(records)) if records else 0
+    bucket = sum(seconds > limit for limit in (config.quiet_seconds, config.max_lag_seconds))
+    reasons = [(each["type"], each["reason"]) for each in status.get("conditions", ())]
+    stable = tuple(scaling.get(name) for name in ("limitedBy", "reason", "capacitySource"))
+    return bucket, len(str(records)) if records else 0, sorted(reasons), stable
 
 
 def _numbers(status: Mapping[str, Any]) -> object:

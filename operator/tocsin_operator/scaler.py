@@ -1,0 +1,166 @@
+"""The scaling loop in a cluster: offsets from Kafka, replicas from Deployments, decisions to /scale and status.
+
+The loop and the decision know none of this; here is only what a Kubernetes object and an admin client make of them.
+Replicas belong to field manager `tocsin-scaler`: Deployments are applied without them, and nobody else writes them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+
+from tocsin_core.errors import NotAuthenticated
+from tocsin_operator.apply import KubernetesAPI
+from tocsin_operator.cache import Cache
+from tocsin_operator.children.naming import Role, name_workload
+from tocsin_operator.clock import SteadyClock
+from tocsin_operator.errors import ObjectMissing, WriteConflict
+from tocsin_operator.facts import DeploymentFacts, parse_deployment
+from tocsin_operator.kafka_clusters import KafkaClusters, name_cluster
+from tocsin_operator.model import Pipeline
+from tocsin_operator.scaling.config import build_scaling_config
+from tocsin_operator.scaling.loop import ScalingLoop
+from tocsin_operator.scaling.model import Replicas
+from tocsin_operator.scaling.ports import Answer, Clock, ScaleConflict, Seen, Target
+from tocsin_operator.scaling.report import restore_state
+from tocsin_operator.scaling_metrics import ScalingMetrics
+from tocsin_operator.scaling_status import StatusPublisher
+
+EVICTION_SECONDS = 60.0
+CONSUMER: Role = "consumer"
+
+
+class Scaler:
+    """The scaling loop of the operator. The leader runs it; `last_tick_seconds` says whether it is alive."""
+
+    def __init__(
+        self,
+        *,
+        api: KubernetesAPI,
+        cache: Cache,
+        clusters: KafkaClusters,
+        clock: Clock | None = None,
+        metrics: ScalingMetrics | None = None,
+    ) -> None:
+        self._clock = clock or SteadyClock()
+        self._clusters = clusters
+        world = ClusterWorld(api=api, cache=cache, clusters=clusters)
+        publisher = StatusPublisher(api=api, cache=cache, metrics=metrics or ScalingMetrics())
+        self._loop = ScalingLoop(observer=world, actor=world, publisher=publisher, clock=self._clock)
+
+    async def run(self) -> None:
+        """Scale until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._loop.run(), name="scaling loop")
+            tasks.create_task(self._evict_forever(), name="eviction of Kafka clients")
+
+    async def run_pass(self) -> None:
+        """Handle everything that is due now, and return when it is done."""
+        await self._loop.run_pass()
+
+    @property
+    def stale_seconds(self) -> float:
+        """Return how long ago the loop last looked for what is due."""
+        return self._clock.now_seconds() - self._loop.last_tick_seconds
+
+    async def _evict_forever(self) -> None:
+        while True:
+            await self._clock.sleep(EVICTION_SECONDS)
+            await self._clusters.evict_unused()
+
+
+async def apply_ingestion_replicas(api: KubernetesAPI, pipeline: Pipeline, deployment: DeploymentFacts) -> bool:
+    """Set ingestion's replicas to what the spec says (none while suspended) unless they are; return whether written."""
+    wanted = 0 if pipeline.spec.suspend else pipeline.spec.ingestion.replicas
+    if deployment.desired == wanted:
+        return False
+    await api.apply_scale(pipeline.namespace, deployment.name, wanted)
+    return True
+
+
+class ClusterWorld:
+    """What the loop reads and writes, in a cluster."""
+
+    def __init__(self, *, api: KubernetesAPI, cache: Cache, clusters: KafkaClusters) -> None:
+        self._api = api
+        self._cache = cache
+        self._clusters = clusters
+        self._targets: dict[str, tuple[tuple[str, int], Target]] = {}
+        self._conflicted: set[str] = set()
+
+    def list_targets(self) -> Iterable[Target]:
+        """Return a target for each pipeline there is."""
+        pipelines = self._cache.pipelines
+        self._targets = {key: known for key, known in self._targets.items() if key in pipelines}
+        return [self._find_target(pipeline) for pipeline in pipelines.values()]
+
+    async def observe_groups(self, cluster: str, targets: Sequence[Target]) -> Mapping[str, Answer]:
+        """Return the offsets of all targets with one question: they share a connection, so the first one's is used."""
+        del cluster
+        pipeline = next(
+            (self._cache.pipelines[each.key] for each in targets if each.key in self._cache.pipelines), None
+        )
+        if pipeline is None:
+            return {}
+        admin = await self._clusters.admin_for(pipeline)
+        try:
+            answers = await admin.observe_groups([(target.group, target.topic) for target in targets])
+        except NotAuthenticated:
+            self._clusters.forget_secrets(pipeline)
+            raise
+        return {target.key: answers[target.group, target.topic] for target in targets}
+
+    async def observe_replicas(self, target: Target) -> Seen | None:
+        """Return the consumers' Deployment, from the cache unless a write just showed that the cache is behind."""
+        pipeline = self._cache.pipelines.get(target.key)
+        if pipeline is None:
+            return None
+        facts = self._cache.find_deployment(pipeline, CONSUMER)
+        if target.key in self._conflicted:
+            self._conflicted.discard(target.key)
+            facts = await self._read_deployment(pipeline)
+        if facts is None:
+            return None
+        return Seen(Replicas(spec=facts.desired, ready=facts.ready), facts.resource_version)
+
+    async def apply_scale(self, target: Target, replicas: int, version: str) -> None:
+        """Write the consumers' /scale at the version that the decision was made on."""
+        pipeline = self._cache.pipelines.get(target.key)
+        if pipeline is None:
+            return
+        name = name_workload(pipeline, CONSUMER)
+        try:
+            await self._api.apply_scale(pipeline.namespace, name, replicas, resource_version=version)
+        except WriteConflict as error:
+            self._conflicted.add(target.key)
+            raise ScaleConflict(str(error)) from error
+
+    async def _read_deployment(self, pipeline: Pipeline) -> DeploymentFacts | None:
+        try:
+            return parse_deployment(
+                await self._api.read("Deployment", pipeline.namespace, name_workload(pipeline, CONSUMER))
+            )
+        except ObjectMissing:
+            return None
+
+    def _find_target(self, pipeline: Pipeline) -> Target:
+        version = (pipeline.uid, pipeline.generation)
+        known = self._targets.get(pipeline.key)
+        if known is None or known[0] != version:
+            known = (version, build_target(pipeline))
+            self._targets[pipeline.key] = known
+        return known[1]
+
+
+def build_target(pipeline: Pipeline) -> Target:
+    """Return a pipeline as the loop sees it, with what its status remembers."""
+    config = build_scaling_config(pipeline.spec)
+    return Target(
+        key=pipeline.key,
+        uid=pipeline.uid,
+        cluster=name_cluster(pipeline),
+        group=pipeline.consumer_group,
+        topic=pipeline.spec.kafka.topic.name,
+        config=config,
+        restored=restore_state(pipeline.status, config),
+    )

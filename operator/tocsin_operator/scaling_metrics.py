@@ -1,0 +1,83 @@
+"""Every input and the outcome of every scaling decision, as metrics.
+
+Gauges of a pipeline disappear with it; a value that is not known is absent rather than zero.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
+
+from tocsin_operator.scaling.ports import Report
+
+LABELS = ("namespace", "name")
+GAUGES = {
+    "replicas": "Consumers that the Deployment asks for.",
+    "ready_replicas": "Consumers that are ready.",
+    "partitions": "Partitions of the topic.",
+    "total_lag": "Notifications accepted and not yet finished.",
+    "max_partition_lag": "The same in the partition that has most.",
+    "lag_seconds": "Age of the oldest notification not yet finished.",
+    "predicted_lag_seconds": "Lag in seconds that would come if the number of consumers stayed.",
+    "arrival_per_second": "Notifications arriving per second.",
+    "peak_per_second": "Highest arrival rate of the down window.",
+    "capacity_per_second": "Notifications per second that one consumer can finish.",
+}
+
+
+class ScalingMetrics:
+    """The scaler's metrics on one registry."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        self._gauges = {
+            name: Gauge(f"tocsin_scaling_{name}", text, LABELS, registry=registry) for name, text in GAUGES.items()
+        }
+        self._desired = Gauge("tocsin_scaling_desired_replicas", "Consumers decided on.", LABELS, registry=registry)
+        self._drain = Gauge("tocsin_scaling_drain_seconds", "Predicted seconds to drain.", LABELS, registry=registry)
+        self._decisions = Counter(
+            "tocsin_scaling_decisions", "Decisions, by reason.", (*LABELS, "reason"), registry=registry
+        )
+        self._actions = Counter(
+            "tocsin_scaling_actions", "Changes of replicas.", (*LABELS, "direction"), registry=registry
+        )
+        self._failures = Counter(
+            "tocsin_scaling_failures", "Passes that failed, by what.", (*LABELS, "source"), registry=registry
+        )
+        self._known: set[str] = set()
+
+    def observe(self, report: Report) -> None:
+        """Record one pass."""
+        namespace, _, name = report.target.key.partition("/")
+        self._known.add(report.target.key)
+        if report.kafka_failure is not None:
+            self._failures.labels(namespace, name, "kafka").inc()
+        if report.failure is not None:
+            self._failures.labels(namespace, name, "scaling").inc()
+        decision = report.decision
+        if decision is None:
+            return
+        for field, gauge in self._gauges.items():
+            _set(gauge, (namespace, name), getattr(decision.inputs, field))
+        _set(self._desired, (namespace, name), decision.replicas)
+        _set(self._drain, (namespace, name), decision.drain_seconds)
+        self._decisions.labels(namespace, name, decision.reason.value).inc()
+        if report.has_acted:
+            direction = "out" if decision.replicas > decision.inputs.replicas else "in"
+            self._actions.labels(namespace, name, direction).inc()
+
+    def forget_others(self, keys: set[str]) -> None:
+        """Drop the gauges of pipelines that are gone."""
+        for key in self._known - keys:
+            namespace, _, name = key.partition("/")
+            for gauge in (*self._gauges.values(), self._desired, self._drain):
+                _set(gauge, (namespace, name), None)
+        self._known &= keys
+
+
+def _set(gauge: Gauge, labels: tuple[str, str], value: float | None) -> None:
+    if value is not None:
+        gauge.labels(*labels).set(value)
+        return
+    try:
+        gauge.remove(*labels)
+    except KeyError:
+        return  # it was not known before either
