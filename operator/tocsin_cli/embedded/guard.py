@@ -26,7 +26,9 @@ POLL_SECONDS = 0.2
 def start_guard(pid: int, scratch: Path | None = None) -> subprocess.Popen[bytes]:
     """Start a watcher over `pid`; it removes `scratch` when it had to end the server itself."""
     words = [sys.executable, "-S", "-E", __file__, str(pid), *([str(scratch)] if scratch else [])]
-    return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+    return subprocess.Popen(  # noqa: S603 - our own words
+        words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
+    )
 
 
 def stop_guard(guard: subprocess.Popen[bytes]) -> None:

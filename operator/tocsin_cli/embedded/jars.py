@@ -9,7 +9,6 @@ short would otherwise count as cached for ever; a lock lets a second process wai
 from __future__ import annotations
 
 import fcntl
-import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -61,7 +60,7 @@ def _resolve(context: MavenContext) -> list[Path]:
         return list(pool.map(lambda artifact: artifact.resolve(), artifacts.values()))
 
 
-class _AtomicResolver(PythonResolver):  # type: ignore[misc]  # jgo's types do not reach mypy
+class _AtomicResolver(PythonResolver):
     """jgo's resolver, with downloads that are either whole or not there."""
 
     def __init__(self, on_progress: Callable[[str], None]) -> None:
@@ -78,9 +77,11 @@ class _AtomicResolver(PythonResolver):  # type: ignore[misc]  # jgo's types do n
             context = MavenContext(resolver=self, repo_cache=Path(scratch), remote_repos=artifact.context.remote_repos)
             component = context.project(artifact.groupId, artifact.artifactId).at_version(artifact.version)
             fetched = super().download(component.artifact(artifact.classifier, artifact.packaging))
+            if fetched is None:
+                raise EmbeddedError(f"{artifact} is in none of {list(artifact.context.remote_repos.values())}")
             size = fetched.stat().st_size
             target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(fetched, target)
+            fetched.replace(target)
         self._report(size)
         return target
 

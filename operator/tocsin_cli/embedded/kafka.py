@@ -51,7 +51,7 @@ SMALL = {
 
 @dataclass(frozen=True, kw_only=True)
 class BrokerTLS:
-    """PEM text: the broker's certificate chain, its unencrypted PKCS#8 key, and whom it trusts as clients, if anybody."""
+    """PEM text: the certificate chain, its unencrypted PKCS#8 key, and the CA of clients where they need certificates."""
 
     certificate_chain: str
     private_key: str = field(repr=False)
@@ -86,7 +86,7 @@ class BrokerSecurity:
 
 
 class EmbeddedKafka:
-    """One broker, as a child process that never outlives this one. `start` and `stop` block; call them from a thread."""
+    """One broker, as a child process that never outlives this one. `start` and `stop` block: use a thread."""
 
     def __init__(
         self,
@@ -246,7 +246,9 @@ def _format_storage(java: list[str], config: Path, security: BrokerSecurity) -> 
     _write_private(arguments, "\n".join(lines))
     try:
         words = [*java, "kafka.tools.StorageTool", f"@{arguments}"]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(  # noqa: S603 - our own words
+            words, capture_output=True, text=True, timeout=60, check=False
+        )
     finally:
         arguments.unlink()
     if done.returncode != 0:

@@ -56,7 +56,7 @@ class ServerProcess:
     def spawn(self, words: Sequence[str]) -> None:
         """Start the server in a session of its own, so that Ctrl-C in a terminal reaches only its starter."""
         with self.log_path.open("wb") as log:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603 - the words are our own
                 words,
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,

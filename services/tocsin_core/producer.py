@@ -1,0 +1,271 @@
+"""Records into Kafka from an event loop that never waits for Kafka.
+
+One synchronous `confluent_kafka.Producer` and one thread that polls it. Delivery reports collect in a deque, and a
+single armed `call_soon_threadsafe` drains it: one wake-up of the loop per burst, not per record.
+`AIOProducer` was refused: it drops headers, and a steady trickle keeps postponing its own flush.
+
+    new ──start()──► running ──close()──► closed
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from tocsin_core import metrics
+from tocsin_core.connection import Code, build_client_config, translate
+from tocsin_core.errors import KafkaFailure, KafkaUnavailable, OutcomeUnknown
+from tocsin_core.settings import KafkaSettings
+
+LINGER_MS = 2
+POLL_SECONDS = 0.1
+STATISTICS_INTERVAL_MS = 500
+POLL_STALE_SECONDS = 10.0
+"""A poll thread that has not come round for this long is stuck: nothing would ever be acknowledged again."""
+TOPIC_MISSING_AFTER_MS = 3_000
+"""How long a topic may be unknown (metadata spreads) before records for it fail as TopicMissing."""
+PURGE_SECONDS = 2.0
+
+Headers = Sequence[tuple[str, bytes | None]]
+
+
+class Stored(NamedTuple):
+    """Where the broker stored a record; both -1 when nobody waited for its answer (producer_return_successes false)."""
+
+    partition: int
+    offset: int
+
+
+class _Pending:
+    """A record on its way."""
+
+    __slots__ = ("future", "is_ended", "sent_at")
+
+    def __init__(self, future: asyncio.Future[Stored], sent_at: float) -> None:
+        self.future = future
+        self.sent_at = sent_at
+        self.is_ended = False
+
+
+class RecordProducer:
+    """Sends records with acks=all. All methods belong to the event loop that called `start`."""
+
+    def __init__(self, settings: KafkaSettings, *, client_id: str) -> None:
+        self._settings = settings
+        self._client_id = client_id
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._producer: Producer | None = None
+        self._thread: threading.Thread | None = None
+        self._is_stopping = threading.Event()
+        self._order: deque[_Pending] = deque()
+        self._reports: deque[tuple[_Pending, Stored | KafkaFailure]] = deque()
+        self._is_drain_armed = False
+        self._in_flight = 0
+        self._polled_at = 0.0
+        self._has_connected = False
+        self._connection_failure: KafkaFailure | None = None
+        self._fatal: KafkaFailure | None = None
+
+    async def start(self) -> None:
+        """Connect in the background. Raise KafkaFailure when the settings themselves cannot work (unreadable CA).
+
+        An unreachable broker is not an error here: it may come, and until then `send` fails by its deadline.
+        """
+        self._loop = asyncio.get_running_loop()
+        config = build_producer_config(self._settings, client_id=self._client_id)
+        callbacks = {"error_cb": self._on_error, "stats_cb": self._on_statistics}
+        try:
+            self._producer = Producer({**config, **callbacks}, logger=logging.getLogger("tocsin.librdkafka"))
+        except KafkaException as error:
+            raise translate_exception(error) from error
+        self._polled_at = time.monotonic()
+        self._thread = threading.Thread(target=self._poll_until_stopped, name="kafka-producer-poll", daemon=True)
+        self._thread.start()
+
+    def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers = ()) -> asyncio.Future[Stored]:
+        """Enqueue a record and return the future of its storage, which fails with a KafkaFailure within the deadline.
+
+        Raise QueueFull, RecordRejected or the producer's fatal KafkaFailure at once; then nothing was enqueued.
+        With `producer_return_successes: false` the future is done on return, and the record may still be lost.
+        """
+        if self._producer is None or self._loop is None:
+            raise KafkaUnavailable("the producer is not running", advice="start() it, or it is closed already")
+        if self._fatal:
+            raise self._fatal
+        pending = _Pending(self._loop.create_future(), time.monotonic())
+        try:
+            self._producer.produce(
+                topic, value, key, headers=list(headers), on_delivery=partial(self._on_delivery, pending)
+            )
+        except BufferError as error:
+            raise _queue_full(self._settings) from error
+        except KafkaException as error:
+            raise translate_exception(error) from error
+        self._remember(pending)
+        if not self._settings.producer_return_successes:
+            pending.future.set_result(Stored(-1, -1))
+        return pending.future
+
+    @property
+    def in_flight(self) -> int:
+        """Return how many records wait for the broker's answer."""
+        return self._in_flight
+
+    @property
+    def oldest_in_flight_seconds(self) -> float:
+        """Return how long the oldest of them has waited; 0 when there is none."""
+        self._forget_ended()
+        return time.monotonic() - self._order[0].sent_at if self._order else 0.0
+
+    @property
+    def is_healthy(self) -> bool:
+        """Return whether records can be acknowledged at all: not whether Kafka is there, which passes by itself."""
+        is_polled = time.monotonic() - self._polled_at < POLL_STALE_SECONDS
+        return self._fatal is None and self._thread is not None and self._thread.is_alive() and is_polled
+
+    @property
+    def connection_failure(self) -> KafkaFailure | None:
+        """Return what keeps the producer from the brokers at this moment, or None while a broker is connected."""
+        return self._connection_failure
+
+    async def close(self, timeout_seconds: float) -> int:
+        """Wait for outstanding records, at most `timeout_seconds`, then stop; return how many were not delivered.
+
+        Those fail: with KafkaUnavailable if they never left, with OutcomeUnknown if they were on the wire.
+        """
+        if self._producer is None:
+            return 0
+        producer, self._producer = self._producer, None  # from here on send() refuses
+        await asyncio.to_thread(producer.flush, timeout_seconds)
+        self._drain()
+        undelivered = self._in_flight
+        if undelivered:
+            producer.purge()
+            await asyncio.to_thread(producer.flush, PURGE_SECONDS)
+        self._is_stopping.set()
+        if self._thread:
+            await asyncio.to_thread(self._thread.join)
+        self._drain()
+        self._fail_rest()
+        return undelivered
+
+    def _remember(self, pending: _Pending) -> None:
+        self._forget_ended()
+        self._order.append(pending)
+        self._in_flight += 1
+        metrics.producer_in_flight.set(self._in_flight)
+
+    def _forget_ended(self) -> None:
+        while self._order and self._order[0].is_ended:
+            self._order.popleft()
+
+    def _poll_until_stopped(self) -> None:
+        producer = self._producer
+        while producer is not None and not self._is_stopping.is_set():
+            producer.poll(POLL_SECONDS)
+            self._polled_at = time.monotonic()
+
+    def _on_delivery(self, pending: _Pending, error: KafkaError | None, message: Message) -> None:
+        """Take a report in the poll thread; `deque.append` is the only thing the two threads share."""
+        outcome = self._explain(error) if error else Stored(message.partition() or 0, message.offset() or 0)
+        self._reports.append((pending, outcome))
+        if not self._is_drain_armed and self._loop:
+            self._is_drain_armed = True
+            try:
+                self._loop.call_soon_threadsafe(self._drain)
+            except RuntimeError:  # the loop is closed: nobody waits any more
+                self._is_stopping.set()
+
+    def _drain(self) -> None:
+        """Settle what was reported. Disarming comes first: a report that arrives meanwhile arms the next drain."""
+        self._is_drain_armed = False
+        while self._reports:
+            self._settle(*self._reports.popleft())
+        metrics.producer_in_flight.set(self._in_flight)
+        metrics.producer_oldest_seconds.set(self.oldest_in_flight_seconds)
+
+    def _settle(self, pending: _Pending, outcome: Stored | KafkaFailure) -> None:
+        pending.is_ended = True
+        self._in_flight -= 1
+        metrics.produced.labels(_name(outcome)).inc()
+        if pending.future.done():
+            return  # the caller went away, or never waited
+        if isinstance(outcome, Stored):
+            pending.future.set_result(outcome)
+        else:
+            pending.future.set_exception(outcome)
+
+    def _fail_rest(self) -> None:
+        for pending in self._order:
+            if not pending.is_ended:
+                self._settle(pending, translate(Code.PURGED_IN_FLIGHT, "the producer was closed before Kafka answered"))
+        self._order.clear()
+
+    def _explain(self, error: KafkaError) -> KafkaFailure:
+        """Return our error; a record that timed out before any broker was ever reached certainly was not stored."""
+        if error.code() == Code.MESSAGE_TIMED_OUT and self._connection_failure and not self._has_connected:
+            cause = self._connection_failure
+            return type(cause)(f"not sent within the deadline: {cause}", advice=cause.advice)
+        return translate(error.code(), error.str())
+
+    def _on_error(self, error: KafkaError) -> None:
+        failure = translate(error.code(), error.str())
+        if error.fatal():
+            self._fatal = failure
+        self._connection_failure = failure
+
+    def _on_statistics(self, text: str) -> None:
+        states = [broker["state"] for broker in json.loads(text)["brokers"].values()]
+        if "UP" in states:
+            self._has_connected = True
+            self._connection_failure = None
+
+
+def build_producer_config(settings: KafkaSettings, *, client_id: str) -> dict[str, Any]:
+    """Return librdkafka's properties for a producer that loses and reorders nothing it acknowledged. Pure."""
+    timeout_ms = int(settings.delivery_timeout_seconds * 1_000)
+    return {
+        **build_client_config(settings),
+        "client.id": client_id,
+        "acks": "all",
+        "enable.idempotence": settings.retries > 0,  # without retries there is nothing to deduplicate
+        "retries": settings.retries,
+        "retry.backoff.ms": 100,
+        "retry.backoff.max.ms": 2_000,
+        "delivery.timeout.ms": timeout_ms,
+        "request.timeout.ms": timeout_ms,
+        "linger.ms": min(LINGER_MS, timeout_ms - 1),
+        "partitioner": "murmur2_random",  # what Java clients compute
+        "compression.type": "lz4",
+        "message.max.bytes": settings.message_max_bytes,
+        "queue.buffering.max.messages": settings.queue_max_messages,
+        "queue.buffering.max.kbytes": settings.queue_max_kbytes,
+        "topic.metadata.propagation.max.ms": TOPIC_MISSING_AFTER_MS,
+        "statistics.interval.ms": STATISTICS_INTERVAL_MS,
+    }
+
+
+def translate_exception(error: KafkaException) -> KafkaFailure:
+    """Return our error for one that confluent_kafka raised."""
+    cause = error.args[0] if error.args else None
+    return translate(cause.code(), cause.str()) if isinstance(cause, KafkaError) else KafkaFailure(str(error))
+
+
+def _queue_full(settings: KafkaSettings) -> KafkaFailure:
+    bounds = f"{settings.queue_max_messages} records or {settings.queue_max_kbytes} kB"
+    return translate(Code.LOCAL_QUEUE_FULL, f"the send queue is full ({bounds})")
+
+
+def _name(outcome: Stored | KafkaFailure) -> str:
+    if isinstance(outcome, Stored):
+        return "stored"
+    return "unknown" if isinstance(outcome, OutcomeUnknown) else "refused"
