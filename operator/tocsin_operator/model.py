@@ -181,6 +181,7 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     generation: int
     spec: PipelineSpec
     status: dict[str, Any] = {}
+    resource_version: str = ""
 
     @property
     def key(self) -> str:
@@ -212,4 +213,5 @@ def parse_pipeline(body: Any) -> Pipeline:
         generation=int(metadata.get("generation", 0)),
         spec=spec,
         status=dict(body.get("status") or {}),
+        resource_version=metadata.get("resourceVersion", ""),
     )

@@ -1,0 +1,38 @@
+"""How many pods a role runs where a human, and not the scaler, says so.
+
+Pure. Ingestion is sized by hand in this release, consumers where `consumer.scaling.mode` is Manual; a suspended
+pipeline runs none. What is decided here goes through /scale under the scaler's name, as the scaler's own decisions do,
+so that replicas have one owner whoever decides.
+"""
+
+from __future__ import annotations
+
+from tocsin_operator.children.naming import Role
+from tocsin_operator.facts import DeploymentFacts
+from tocsin_operator.model import Pipeline
+
+
+def decide_replicas(pipeline: Pipeline, role: Role, deployment: DeploymentFacts) -> int | None:
+    """Return the replicas a role must have, None where that is the scaler's business."""
+    if pipeline.spec.suspend:
+        return 0
+    if role == "ingestion":
+        return pipeline.spec.ingestion.replicas
+    scaling = pipeline.spec.consumer.scaling
+    if scaling.mode == "Manual":
+        return pipeline.spec.consumer.replicas
+    # A pipeline that resumes starts here; from then on the scaler knows better.
+    return scaling.min_replicas if deployment.desired == 0 and scaling.min_replicas > 0 else None
+
+
+def decide_first_replicas(pipeline: Pipeline, role: Role) -> int:
+    """Return the replicas of a Deployment that is made now: what is fixed, else what the scaler last wanted."""
+    if pipeline.spec.suspend:
+        return 0
+    if role == "ingestion":
+        return pipeline.spec.ingestion.replicas
+    scaling = pipeline.spec.consumer.scaling
+    if scaling.mode == "Manual":
+        return pipeline.spec.consumer.replicas
+    last = int(pipeline.status.get("consumer", {}).get("desiredReplicas", 0))
+    return min(max(last, scaling.min_replicas), scaling.max_replicas)

@@ -1,0 +1,132 @@
+"""The reconciler's part of a pipeline's status: a pure function of what was observed.
+
+    Ready         somebody can post and somebody delivers: every role has an available pod and nothing blocks it
+    Progressing   Deployments are still on their way to what the spec says
+    Degraded      something is wrong that its owner should mend; the first problem gives the reason
+    TopicDurable  an acknowledged record is on more than one broker
+
+KafkaReachable, ScalingActive, `kafka` and `scaling` are the scaler's; neither side ever writes the other's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from tocsin_operator.children.naming import ROLES, Role, render_selector
+from tocsin_operator.children.services import build_endpoint
+from tocsin_operator.conditions import build_condition, select_owned
+from tocsin_operator.facts import DeploymentFacts
+from tocsin_operator.model import Pipeline
+from tocsin_operator.problems import Problem
+
+OWNED_CONDITIONS = ("Ready", "Progressing", "Degraded", "TopicDurable")
+OWNED_FIELDS = ("observedGeneration", "ingestion", "consumer")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A condition before it has a time: what is claimed, why, and in what words."""
+
+    type: str
+    is_true: bool | None
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """All that the reconciler found out about one pipeline."""
+
+    deployments: Mapping[Role, DeploymentFacts | None]
+    problems: tuple[Problem, ...]
+    durability: Claim
+
+
+def build_status(pipeline: Pipeline, world: World, *, now: datetime) -> dict[str, Any]:
+    """Return the status the reconciler owns, whole."""
+    claims = (
+        claim_ready(pipeline, world),
+        claim_progressing(pipeline, world),
+        claim_degraded(world),
+        world.durability,
+    )
+    previous = pipeline.status.get("conditions", [])
+    ingestion = _build_replicas(world.deployments["ingestion"])
+    consumer = _build_replicas(world.deployments["consumer"])
+    return {
+        "observedGeneration": pipeline.generation,
+        "ingestion": {**ingestion, "endpoint": build_endpoint(pipeline)},
+        "consumer": {**consumer, "selector": render_selector(pipeline, "consumer")},
+        "conditions": [
+            build_condition(
+                claim.type,
+                is_true=claim.is_true,
+                reason=claim.reason,
+                message=claim.message,
+                generation=pipeline.generation,
+                previous=previous,
+                now=now,
+            )
+            for claim in claims
+        ],
+    }
+
+
+def is_status_current(pipeline: Pipeline, status: dict[str, Any]) -> bool:
+    """Return whether the pipeline's status, as last seen, already says what `status` says."""
+    return select_owned(pipeline.status, fields=OWNED_FIELDS, conditions=OWNED_CONDITIONS) == status
+
+
+def claim_ready(pipeline: Pipeline, world: World) -> Claim:
+    """Return whether notifications are accepted and delivered."""
+    if pipeline.spec.suspend:
+        return Claim("Ready", False, "Suspended", "spec.suspend is true: no pods run; set it to false to resume")
+    blocking = next((problem for problem in world.problems if problem.is_blocking), None)
+    if blocking is not None:
+        return Claim("Ready", False, blocking.reason, blocking.message)
+    pods = _describe_pods(world)
+    if all((facts := world.deployments[role]) is not None and facts.is_serving for role in ROLES):
+        return Claim("Ready", True, "PipelineServing", f"{pods}; {_describe_auth(pipeline)}")
+    if world.problems:
+        return Claim("Ready", False, world.problems[0].reason, world.problems[0].message)
+    return Claim("Ready", False, "PodsStarting", pods)
+
+
+def claim_progressing(pipeline: Pipeline, world: World) -> Claim:
+    """Return whether Deployments are on their way."""
+    moving = [role for role in ROLES if (facts := world.deployments[role]) is None or not facts.is_rolled_out]
+    if moving:
+        return Claim("Progressing", True, "RollingOut", f"{_describe_pods(world)}; on the way: {', '.join(moving)}")
+    if pipeline.spec.suspend:
+        return Claim("Progressing", False, "Suspended", "every pod is stopped")
+    return Claim("Progressing", False, "RolledOut", "every pod is of the newest template and available")
+
+
+def claim_degraded(world: World) -> Claim:
+    """Return whether something wants mending, all of it in the message."""
+    if not world.problems:
+        return Claim("Degraded", False, "AsExpected", "nothing to mend")
+    message = "; also: ".join(problem.message for problem in world.problems)
+    return Claim("Degraded", True, world.problems[0].reason, message)
+
+
+def _describe_pods(world: World) -> str:
+    counts = [
+        f"{role} {facts.available}/{facts.desired}" if (facts := world.deployments[role]) else f"{role} not made yet"
+        for role in ROLES
+    ]
+    return f"pods available: {', '.join(counts)}"
+
+
+def _describe_auth(pipeline: Pipeline) -> str:
+    mode = pipeline.spec.ingestion.auth.mode
+    return f"auth.mode {mode}: whoever reaches {build_endpoint(pipeline)} may post"
+
+
+def _build_replicas(facts: DeploymentFacts | None) -> dict[str, Any]:
+    if facts is None:
+        return {"replicas": 0, "readyReplicas": 0, "desiredReplicas": 0}
+    return {"replicas": facts.replicas, "readyReplicas": facts.ready, "desiredReplicas": facts.desired}

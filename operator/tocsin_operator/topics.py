@@ -1,0 +1,248 @@
+"""The pipeline's topic and its dead-letter topic.
+
+Managed topics are created and grown, never shrunk and never deleted; External ones are only read. What to do is pure
+(`decide_topics`); `TopicKeeper` does it, remembers the outcome, and keeps a Kafka that does not answer from holding up
+anybody else: the work goes on in the background, and a caller waits for it no longer than it says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from tocsin_core.admin import TopicFacts
+from tocsin_core.errors import TocsinError, TopicMissing
+from tocsin_operator.model import Pipeline
+from tocsin_operator.problems import Problem, explain_kafka_failure
+from tocsin_operator.status import Claim
+
+DEFAULT_PARTITIONS = 12
+DEAD_LETTER_PARTITIONS = 3
+WEEK_MILLISECONDS = 7 * 86_400_000
+DEAD_LETTER_MILLISECONDS = 14 * 86_400_000  # time for people to find out, and to mend what broke
+DEFAULT_MAX_BYTES = 1_048_588
+HEADERS_MAX_BYTES = 65_536  # a dead letter is the original and the headers that say why
+REPLICAS_FOR_TWO_ACKS = 3
+AGAIN_AFTER_SECONDS = 15.0
+FRESH_SECONDS = 600.0
+NEW_TOPIC_TRIES = 10
+NEW_TOPIC_PAUSE_SECONDS = 0.3
+
+Version = tuple[str, int]  # uid and generation: which pipeline, in which version
+
+
+class TopicAdmin(Protocol):
+    """The part of the core's KafkaAdmin that topics need; the core says what each call does and raises."""
+
+    async def describe_topic(self, name: str) -> TopicFacts:
+        """Return what the topic is like."""
+
+    async def create_topic(
+        self, name: str, *, partitions: int, replication_factor: int | None, config: dict[str, str]
+    ) -> None:
+        """Create the topic, unless it exists."""
+
+    async def grow_topic(self, name: str, partitions: int) -> None:
+        """Grow the topic to so many partitions."""
+
+
+@dataclass(frozen=True, slots=True)
+class WantedTopic:
+    """A topic as it should be."""
+
+    name: str
+    partitions: int
+    replication_factor: int | None
+    config: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """Something done to a topic: worth an event."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class TopicReport:
+    """What is known of a pipeline's topics: facts, or a problem, or neither yet."""
+
+    facts: TopicFacts | None = None
+    problem: Problem | None = None
+    news: tuple[News, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    version: Version
+    expires_at: float
+    report: TopicReport
+
+
+def build_topics(pipeline: Pipeline) -> tuple[WantedTopic, ...]:
+    """Return the topics a pipeline wants managed, the dead-letter topic last; none where they are External."""
+    topic = pipeline.spec.kafka.topic
+    if topic.management == "External":
+        return ()
+    partitions = topic.partitions or DEFAULT_PARTITIONS
+    config = _build_config(pipeline)
+    dead_letters = {
+        **config,
+        "retention.ms": _longer(config["retention.ms"], DEAD_LETTER_MILLISECONDS),
+        "max.message.bytes": str(int(config.get("max.message.bytes", DEFAULT_MAX_BYTES)) + HEADERS_MAX_BYTES),
+    }
+    few = min(partitions, DEAD_LETTER_PARTITIONS)
+    return (
+        WantedTopic(topic.name, partitions, topic.replication_factor, config),
+        WantedTopic(pipeline.dead_letter_topic, few, topic.replication_factor, dead_letters),
+    )
+
+
+def claim_durable(pipeline: Pipeline, report: TopicReport) -> Claim:
+    """Return whether acks=all means more than the leader's own disk."""
+    facts, topic = report.facts, pipeline.spec.kafka.topic
+    if facts is None:
+        return Claim("TopicDurable", None, "TopicUnknown", f"topic {topic.name} has not been read yet")
+    seen = f"topic {facts.name}: replication factor {facts.replication_factor}"
+    if facts.min_insync_replicas is None:
+        fix = "grant DescribeConfigs on the topic to the pipeline's user"
+        return Claim("TopicDurable", None, "ConfigUnreadable", f"{seen}, min.insync.replicas not readable; {fix}")
+    seen = f"{seen}, min.insync.replicas {facts.min_insync_replicas}"
+    if min(facts.replication_factor, facts.min_insync_replicas) > 1:
+        return Claim("TopicDurable", True, "AcksFromFollowers", seen)
+    fix = "use a replication factor of 3 and min.insync.replicas 2 (kafka-configs.sh, kafka-reassign-partitions.sh)"
+    return Claim("TopicDurable", False, "LeaderAlone", f"{seen}: a 202 rests on one broker's disk; {fix}")
+
+
+class TopicKeeper:
+    """Looks after topics in the background, one pipeline at a time each, and remembers what it found."""
+
+    def __init__(
+        self,
+        find_admin: Callable[[Pipeline], Awaitable[TopicAdmin]],
+        *,
+        clock: Callable[[], float],
+        on_change: Callable[[str], None],
+    ) -> None:
+        self._find_admin = find_admin
+        self._clock = clock
+        self._on_change = on_change
+        self._known: dict[str, _Known] = {}
+        self._running: dict[str, tuple[Version, asyncio.Task[None]]] = {}
+        self._news: dict[str, list[News]] = {}
+
+    async def ensure(self, pipeline: Pipeline, *, wait_seconds: float) -> TopicReport:
+        """Return the report on a pipeline's topics, looking after them first where it is old; wait only so long.
+
+        A report on the same version of the pipeline is returned at once while a newer one is made. Whenever a report
+        differs from the one before, `on_change` is called with the key.
+        """
+        known = self._known.get(pipeline.key)
+        is_same = known is not None and known.version == _version(pipeline)
+        if known is None or not is_same or self._clock() >= known.expires_at:
+            await asyncio.wait([self._start(pipeline)], timeout=0 if is_same else wait_seconds)
+        known = self._known.get(pipeline.key)
+        return known.report if known is not None else TopicReport()
+
+    def take_news(self, key: str) -> list[News]:
+        """Return what was done since the last call."""
+        return self._news.pop(key, [])
+
+    def forget(self, key: str) -> None:
+        """Forget a pipeline that is gone; its topics stay."""
+        self._known.pop(key, None)
+        self._news.pop(key, None)
+        if key in self._running:
+            self._running[key][1].cancel()
+
+    async def close(self) -> None:
+        """Stop what is still going on."""
+        running = [task for _, task in self._running.values()]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    def _start(self, pipeline: Pipeline) -> asyncio.Task[None]:
+        version, running = self._running.get(pipeline.key, (None, None))
+        if running is not None and version == _version(pipeline) and not running.done():
+            return running
+        if running is not None:
+            running.cancel()
+        task = asyncio.create_task(self._look_after(pipeline), name=f"topics of {pipeline.key}")
+        self._running[pipeline.key] = (_version(pipeline), task)
+        return task
+
+    async def _look_after(self, pipeline: Pipeline) -> None:
+        try:
+            report = await apply_topics(await self._find_admin(pipeline), pipeline)
+        except TocsinError as error:
+            report = TopicReport(problem=explain_kafka_failure(error, pipeline))
+        before = self._known.get(pipeline.key)
+        expires_at = self._clock() + (AGAIN_AFTER_SECONDS if report.problem else FRESH_SECONDS)
+        self._known[pipeline.key] = _Known(_version(pipeline), expires_at, report)
+        self._news.setdefault(pipeline.key, []).extend(report.news)
+        self._running.pop(pipeline.key, None)
+        if before is None or before.report != report:
+            self._on_change(pipeline.key)
+
+
+async def apply_topics(admin: TopicAdmin, pipeline: Pipeline) -> TopicReport:
+    """Create and grow what is managed, and return what the pipeline's topic is like now. Raise what Kafka refuses."""
+    news = [
+        news
+        for wanted in build_topics(pipeline)
+        if (news := await _apply_topic(admin, wanted, may_grow=wanted.name == pipeline.spec.kafka.topic.name))
+    ]
+    facts = await _describe(admin, pipeline.spec.kafka.topic.name, is_new=bool(news))
+    await _describe(admin, pipeline.dead_letter_topic, is_new=bool(news))
+    return TopicReport(facts=facts, news=tuple(news))
+
+
+async def _apply_topic(admin: TopicAdmin, wanted: WantedTopic, *, may_grow: bool) -> News | None:
+    try:
+        facts = await admin.describe_topic(wanted.name)
+    except TopicMissing:
+        factor = wanted.replication_factor
+        await admin.create_topic(
+            wanted.name, partitions=wanted.partitions, replication_factor=factor, config=wanted.config
+        )
+        return News("TopicCreated", f"created topic {wanted.name} with {wanted.partitions} partitions")
+    # Dead letters have no order worth more partitions: only the topic itself grows.
+    if not may_grow or facts.partitions >= wanted.partitions:
+        return None
+    await admin.grow_topic(wanted.name, wanted.partitions)
+    message = (
+        f"grew topic {wanted.name} from {facts.partitions} to {wanted.partitions} partitions: recipients move between "
+        "partitions, so what was accepted before may be delivered after what is accepted now"
+    )
+    return News("TopicGrown", message)
+
+
+async def _describe(admin: TopicAdmin, name: str, *, is_new: bool) -> TopicFacts:
+    """Return the facts of a topic; a new one takes a moment to be known by every broker."""
+    for _ in range(NEW_TOPIC_TRIES if is_new else 0):
+        try:
+            return await admin.describe_topic(name)
+        except TopicMissing:
+            await asyncio.sleep(NEW_TOPIC_PAUSE_SECONDS)
+    return await admin.describe_topic(name)
+
+
+def _version(pipeline: Pipeline) -> Version:
+    return (pipeline.uid, pipeline.generation)
+
+
+def _build_config(pipeline: Pipeline) -> dict[str, str]:
+    topic = pipeline.spec.kafka.topic
+    ttl_milliseconds = pipeline.spec.delivery.ttl_seconds * 1000
+    two_acks = {"min.insync.replicas": "2"} if (topic.replication_factor or 0) >= REPLICAS_FOR_TWO_ACKS else {}
+    wished = topic.config.get("retention.ms", str(WEEK_MILLISECONDS))
+    return {**two_acks, **topic.config, "retention.ms": _longer(wished, ttl_milliseconds)}
+
+
+def _longer(milliseconds: str, least: int) -> str:
+    """Return a retention that is at least `least`; -1 is for ever."""
+    return milliseconds if int(milliseconds) < 0 else str(max(int(milliseconds), least))
