@@ -19,8 +19,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-import structlog
-
 from tocsin_consumer import metrics
 from tocsin_consumer.channels.base import Channel, Envelope, PermanentFailure, SendFailed, TemporaryFailure
 from tocsin_consumer.claims import Claims, ClaimsUnavailable, Done, Granted, Held
@@ -29,6 +27,7 @@ from tocsin_consumer.journey import Delivery
 from tocsin_consumer.metrics import Outcome
 from tocsin_core.complaints import Complaints
 from tocsin_core.errors import KafkaFailure
+from tocsin_core.logging import get_logger
 from tocsin_core.message import Notification
 from tocsin_core.retry import Backoff, Retry, decide_retry
 from tocsin_core.users import DirectoryUnavailable, Profile, UserDirectory
@@ -44,7 +43,7 @@ LEASE_MARGIN_SECONDS = 10.0
 BACKOFF = Backoff(first_seconds=0.5, max_seconds=30.0, max_retry_after_seconds=60.0)
 WAIT = Backoff(first_seconds=0.5, max_seconds=10.0)
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

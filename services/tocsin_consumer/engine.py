@@ -13,8 +13,6 @@ from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-import structlog
-
 from tocsin_consumer import metrics
 from tocsin_consumer.dead_letters import Burial, BurialReason
 from tocsin_consumer.delivery import Deliverer
@@ -25,9 +23,10 @@ from tocsin_consumer.slots import Slots
 from tocsin_core.assignment import Assignment
 from tocsin_core.codec import accepted_at_of, decode, trace_id_of
 from tocsin_core.errors import MessageError
+from tocsin_core.logging import get_logger
 from tocsin_core.message import Notification, Record
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class Engine:

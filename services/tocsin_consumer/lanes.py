@@ -18,13 +18,12 @@ from collections.abc import Awaitable, Callable, Hashable
 from enum import Enum, auto
 from typing import Generic, Protocol, TypeVar
 
-import structlog
-
 from tocsin_consumer.slots import Slots
+from tocsin_core.logging import get_logger
 
 DEFECT_PAUSE_SECONDS = 5.0
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class State(Enum):

@@ -8,6 +8,9 @@ A partition that comes back after a rebalance is a new Assignment: nothing of th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol
+
 from tocsin_core.message import Record
 from tocsin_core.offsets import OffsetTracker
 
@@ -64,6 +67,21 @@ class Assignment:
         """Count a record that has left memory, delivered or dropped (event loop)."""
         self.finished_records += 1
         self.finished_bytes += size_bytes(record)
+
+
+Batch = Sequence[tuple[Assignment, Record]]
+
+
+class Sink(Protocol):
+    """What works on the records. Both methods run on the event loop."""
+
+    def accept(self, batch: Batch) -> None:
+        """Take in what one poll brought."""
+        ...
+
+    async def drain(self, assignments: Sequence[Assignment], budget_seconds: float) -> None:
+        """Finish what has started on these partitions; return then, or when the budget is used up."""
+        ...
 
 
 def size_bytes(record: Record) -> int:

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import msgspec
-import structlog
 import yaml
 
 from tocsin_core.errors import TocsinError
+from tocsin_core.logging import get_logger
 
 MAX_FILE_BYTES = 67_108_864
 CHECK_INTERVAL_SECONDS = 1.0
@@ -27,7 +27,7 @@ NOTHING = ("", "~", "null")
 
 # Every scalar stays text: an id is a string, so `010` must not become 8, nor `1_000` become 1000, nor `no` False.
 _Loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class DirectoryUnavailable(TocsinError):

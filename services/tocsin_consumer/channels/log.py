@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import structlog
-
 from tocsin_consumer.channels.base import Envelope
+from tocsin_core.logging import get_logger
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class LogChannel:

@@ -1,0 +1,177 @@
+"""The consumer service: builds its parts, runs until it is told to stop, hands its partitions over and leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from typing import Any
+
+from tocsin_consumer import metrics
+from tocsin_consumer.channels.build import build_channels
+from tocsin_consumer.claims import Claims, NoClaims, RedisClaims
+from tocsin_consumer.dead_letters import DeadLetters
+from tocsin_consumer.delivery import Deliverer, Policy
+from tocsin_consumer.engine import Engine
+from tocsin_consumer.pace import Pace
+from tocsin_consumer.slots import Slots
+from tocsin_core import lifecycle
+from tocsin_core.consumer import RecordConsumer
+from tocsin_core.errors import KafkaFailure
+from tocsin_core.health import HealthServer
+from tocsin_core.logging import configure_logging, get_logger
+from tocsin_core.producer import RecordProducer
+from tocsin_core.settings import Settings
+from tocsin_core.users import FileUserDirectory
+
+ACCOUNT_INTERVAL_SECONDS = 0.5
+PRODUCER_CLOSE_SECONDS = 5.0
+HELD_PER_SLOT = 50
+MIN_HELD_RECORDS = 1_000
+MAX_HELD_RECORDS = 50_000
+SPARE_CONNECTIONS = 8
+
+_log = get_logger(__name__)
+
+
+def run(settings: Settings) -> int:
+    """Run the consumer service until SIGTERM or SIGINT. Return 0 after an orderly end, 1 if it ended by an error.
+
+    Raise SettingsError or KafkaFailure if it cannot start at all.
+    """
+    configure_logging(settings.log, service="consumer")
+    return lifecycle.run(lambda stop: serve(settings, stop))
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> int:
+    """Consume until `stop` is set; drain, commit and close. Return the exit code."""
+    worker = Worker(settings)
+    async with contextlib.AsyncExitStack() as closing:
+        await worker.start(closing)
+        _log.info("consumer started", **worker.describe())
+        await worker.wait(stop)
+        return await worker.stop()
+
+
+class Worker:
+    """The parts of one consumer process, and the order in which they come and go."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Build all parts; nothing connects yet. Raise SettingsError if a file they need cannot be used."""
+        self._settings = settings
+        client_id = f"tocsin-{settings.pipeline.name}-consumer-{socket.gethostname()}"
+        self._channels = build_channels(settings.consumer)
+        self._claims = build_claims(settings)
+        # A dead letter is only a dead letter once Kafka has it, whatever ingestion may promise.
+        self._producer = RecordProducer(
+            settings.kafka.model_copy(update={"producer_return_successes": True}), client_id=client_id
+        )
+        names = list(self._channels)
+        concurrency = settings.consumer.concurrency
+        max_held = min(max(concurrency * HELD_PER_SLOT, MIN_HELD_RECORDS), MAX_HELD_RECORDS)
+        self._slots = Slots(concurrency, names, clock=time.monotonic, on_busy=metrics.BUSY_SLOT_SECONDS.inc)
+        self._engine = Engine(
+            self._build_deliverer(),
+            channels=names,
+            slots=self._slots,
+            pace=Pace(names, concurrency=concurrency, budget_seconds=settings.consumer.drain_seconds, max_gap=max_held),
+            max_attempts=settings.delivery.max_attempts,
+        )
+        self._consumer = RecordConsumer(
+            settings.kafka,
+            self._engine,
+            client_id=client_id,
+            drain_seconds=settings.consumer.drain_seconds,
+            max_held_records=max_held,
+            max_held_bytes=2 * settings.kafka.fetch_max_bytes,
+        )
+        self.health = HealthServer(settings.health, check_ready=self._check_ready, check_alive=self._check_alive)
+
+    def describe(self) -> dict[str, object]:
+        """Return what the first log line says."""
+        return {
+            "topic": self._settings.kafka.topic,
+            "group": self._settings.kafka.consumer_group,
+            "channels": list(self._channels),
+            "concurrency": self._settings.consumer.concurrency,
+            "dead_letter_topic": self._settings.dead_letter_topic,
+            "has_claims": self._settings.redis is not None,
+            "health_port": self.health.port,
+        }
+
+    async def start(self, closing: contextlib.AsyncExitStack) -> None:
+        """Start all parts, and tell `closing` how they are closed: in the opposite order."""
+        metrics.CONCURRENCY.set(self._settings.consumer.concurrency)
+        metrics.IN_FLIGHT.set_function(lambda: self._slots.in_use)
+        metrics.HELD_RECORDS.set_function(lambda: self._consumer.held_records)
+        await self.health.start()
+        closing.push_async_callback(self.health.stop)
+        closing.push_async_callback(self._claims.close)
+        for channel in self._channels.values():
+            closing.push_async_callback(channel.close)
+        await self._producer.start()
+        closing.push_async_callback(self._producer.close, PRODUCER_CLOSE_SECONDS)
+        closing.push_async_callback(self._engine.close)
+        accounting = asyncio.create_task(self._account(), name="account-busy-time")
+        closing.callback(accounting.cancel)
+        await self._consumer.start()
+
+    async def wait(self, stop: asyncio.Event) -> None:
+        """Return when `stop` is set or the poll thread has ended."""
+        if self._consumer.ended is None:
+            raise RuntimeError("the worker was not started")
+        asked = asyncio.create_task(stop.wait())
+        either: list[asyncio.Future[Any]] = [asked, self._consumer.ended]
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            asked.cancel()
+
+    async def stop(self) -> int:
+        """Hand the partitions over and leave the group; return the exit code."""
+        try:
+            await self._consumer.stop()
+        except KafkaFailure as error:
+            _log.error("consumer ended by an error", reason=str(error), advice=error.advice)
+            return 1
+        except Exception:  # noqa: BLE001 - the top of the service: whatever it was, say it and close the rest
+            _log.exception("consumer ended by a defect")
+            return 1
+        _log.info("consumer stopped")
+        return 0
+
+    def _build_deliverer(self) -> Deliverer:
+        settings = self._settings
+        return Deliverer(
+            channels=self._channels,
+            users=FileUserDirectory(settings.users.file),
+            claims=self._claims,
+            dead_letters=DeadLetters(
+                self._producer, topic=settings.dead_letter_topic, group=settings.kafka.consumer_group
+            ),
+            policy=Policy(max_attempts=settings.delivery.max_attempts, ttl_seconds=settings.delivery.ttl_seconds),
+        )
+
+    async def _account(self) -> None:
+        while True:
+            await asyncio.sleep(ACCOUNT_INTERVAL_SECONDS)
+            self._slots.account()
+
+    def _check_ready(self) -> str:
+        trouble = self._consumer.trouble
+        return f"{trouble}: {trouble.advice}" if trouble else ""
+
+    def _check_alive(self) -> str:
+        if not self._consumer.is_polling:
+            return f"the poll thread has not come round for {self._consumer.seconds_since_poll:.0f} s"
+        return "" if self._producer.is_healthy else "the producer for dead letters is broken"
+
+
+def build_claims(settings: Settings) -> Claims:
+    """Return the claims in the pipeline's Redis, or none where it has no Redis."""
+    if settings.redis is None:
+        return NoClaims()
+    pipeline = f"{settings.pipeline.namespace}/{settings.pipeline.name}"
+    max_connections = settings.consumer.concurrency + SPARE_CONNECTIONS
+    return RedisClaims(settings.redis, pipeline=pipeline, max_connections=max_connections)

@@ -1,0 +1,392 @@
+"""Records out of Kafka into an event loop, and committed offsets back: the poll thread.
+
+One synchronous `confluent_kafka.Consumer` in one thread: it polls, hands each batch to the loop with a single
+`call_soon_threadsafe`, commits every 200 ms what the trackers say is finished, and rests partitions whose records are
+not worked off, without ever ceasing to poll. Rebalance callbacks run in this thread too, so a hand-over can wait for
+the loop to finish its work, commit and fence without a deadlock. `AIOConsumer` and aiokafka were refused: the first
+costs thirty times the CPU per record or awaits across threads in its callbacks, the second knows no cooperative
+assignor.
+
+    assigned ──► on_revoke or stop: drain ──► commit ──► fence        on_lost: fence, commit nothing
+
+`group.protocol=consumer` (KIP-848) is tried first, because only the broker knows whether it has it; a broker that
+says no gets a classic member with the cooperative-sticky assignor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, cast
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from tocsin_core.assignment import Assignment, Sink, decide_pause
+from tocsin_core.complaints import Complaints
+from tocsin_core.connection import translate
+from tocsin_core.consumer_config import BATCH_RECORDS, HAND_OVER_MARGIN_SECONDS, GroupProtocol, build_consumer_config
+from tocsin_core.errors import KafkaFailure, TopicMissing
+from tocsin_core.logging import get_logger
+from tocsin_core.message import Record
+from tocsin_core.settings import KafkaSettings
+
+POLL_SECONDS = 0.1
+COMMIT_INTERVAL_SECONDS = 0.2
+COMMIT_ATTEMPTS = 5
+COMMIT_RETRY_SECONDS = 0.2
+POLL_STALE_SECONDS = 30.0
+PROBE_INTERVAL_SECONDS = 5.0
+PROBE_TIMEOUT_SECONDS = 2.0
+MIN_SHARE_RECORDS = 100
+
+_log = get_logger(__name__)
+
+
+class RecordConsumer:
+    """One member of a consumer group."""
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        sink: Sink,
+        *,
+        client_id: str,
+        drain_seconds: float,
+        max_held_records: int,
+        max_held_bytes: int,
+        group_protocol: Literal["auto", "consumer", "classic"] = "auto",
+    ) -> None:
+        """Prepare a member; its partitions share the bounds on held records and bytes equally."""
+        self._settings = settings
+        self._sink = sink
+        self._client_id = client_id
+        self._drain_seconds = drain_seconds
+        self._max_held_records = max_held_records
+        self._max_held_bytes = max_held_bytes
+        self._may_fall_back = group_protocol == "auto"
+        self.group_protocol: GroupProtocol = "classic" if group_protocol == "classic" else "consumer"
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_stopping = threading.Event()
+        self._assignments: dict[int, Assignment] = {}
+        self._epoch = 0
+        self._next_commit = 0.0
+        self._next_probe = 0.0
+        self._polled_at = time.monotonic()
+        self._is_refused = False
+        self._connection_failure: KafkaFailure | None = None
+        self._group_failure: KafkaFailure | None = None
+        self._complaints = Complaints(_log.error, every_seconds=30.0)
+        self.ended: asyncio.Future[None] | None = None
+        """Done when the thread has ended; holds its exception if it ended by one."""
+
+    async def start(self) -> None:
+        """Start the poll thread, which joins the group. Raise KafkaFailure if the settings cannot work at all."""
+        self._loop = asyncio.get_running_loop()
+        self.ended = self._loop.create_future()
+        consumer = self._open()
+        threading.Thread(target=self._run, args=(consumer,), name="kafka-consumer-poll", daemon=True).start()
+
+    async def stop(self) -> None:
+        """Drain, commit, fence, leave the group. Raise what ended the thread, if it ended by an error."""
+        self._is_stopping.set()
+        if self.ended is not None:
+            await self.ended
+
+    @property
+    def trouble(self) -> KafkaFailure | None:
+        """Return what keeps records from coming at this moment, or None."""
+        return self._connection_failure or self._group_failure
+
+    @property
+    def seconds_since_poll(self) -> float:
+        """Return how long ago the poll thread came round; a hand-over may take as long as its drain."""
+        return time.monotonic() - self._polled_at
+
+    @property
+    def is_polling(self) -> bool:
+        """Return whether the poll thread comes round."""
+        return self.seconds_since_poll < POLL_STALE_SECONDS + self._drain_seconds
+
+    @property
+    def held_records(self) -> int:
+        """Return how many records are in memory, read and not finished."""
+        return sum(assignment.held_records for assignment in list(self._assignments.values()))
+
+    # Everything below runs in the poll thread.
+
+    def _open(self) -> Consumer:
+        config = build_consumer_config(
+            self._settings,
+            client_id=self._client_id,
+            group_protocol=self.group_protocol,
+            drain_seconds=self._drain_seconds,
+        )
+        callbacks: dict[str, Any] = {
+            "error_cb": self._on_error,
+            "stats_cb": self._on_statistics,
+            "on_commit": self._on_commit,
+        }
+        try:
+            consumer = Consumer({**config, **callbacks}, logger=logging.getLogger("tocsin.librdkafka"))
+            consumer.subscribe(
+                [self._settings.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            )
+        except KafkaException as error:
+            raise _translate(error) from error
+        return consumer
+
+    def _run(self, consumer: Consumer) -> None:
+        failure: Exception | None = None
+        try:
+            self._consume_until_stopped(consumer)
+        except Exception as error:  # noqa: BLE001 - the top of the thread: whoever awaits `ended` is told
+            failure = error
+        self._call_loop(self._end, failure)
+
+    def _end(self, failure: Exception | None) -> None:
+        if self.ended is None or self.ended.done():
+            return
+        if failure is None:
+            self.ended.set_result(None)
+        else:
+            self.ended.set_exception(failure)
+
+    def _consume_until_stopped(self, consumer: Consumer) -> None:
+        try:
+            while not self._is_stopping.is_set():
+                self._poll(consumer)
+                if self._is_refused:
+                    consumer = self._fall_back(consumer)
+            self._hand_over(consumer, self._take(self._assignments))
+        finally:
+            consumer.close()
+
+    def _fall_back(self, consumer: Consumer) -> Consumer:
+        _log.info("the broker has no group.protocol=consumer: joining as a classic member")
+        consumer.close()
+        self._is_refused = False
+        self._group_failure = self._connection_failure = None
+        self.group_protocol = "classic"
+        return self._open()
+
+    def _poll(self, consumer: Consumer) -> None:
+        # One record is waited for and the rest is taken along: a single consume(n) would wait for n of them.
+        messages = consumer.consume(1, POLL_SECONDS)
+        if messages:
+            messages += consumer.consume(BATCH_RECORDS - 1, 0)
+        self._polled_at = time.monotonic()
+        batch = [pair for message in messages if (pair := self._receive(message)) is not None]
+        if batch:
+            self._call_loop(self._sink.accept, batch)
+        if self._polled_at >= self._next_commit:
+            self._next_commit = self._polled_at + COMMIT_INTERVAL_SECONDS
+            self._commit(consumer)
+        self._apply_pressure(consumer)
+        if self._group_failure is not None and self._polled_at >= self._next_probe:
+            self._next_probe = self._polled_at + PROBE_INTERVAL_SECONDS
+            self._probe(consumer)
+
+    def _receive(self, message: Message) -> tuple[Assignment, Record] | None:
+        error = message.error()
+        if error is not None:
+            self._on_group_error(error)
+            return None
+        record = read_message(message)
+        assignment = self._assignments.get(record.partition)
+        if assignment is None:
+            return None  # read ahead of a revoke; whoever owns the partition now will read it again
+        if record.offset < assignment.next_offset:
+            assignment = self._rewind(assignment, record.offset)
+        assignment.receive(record)
+        return assignment, record
+
+    def _rewind(self, old: Assignment, offset: int) -> Assignment:
+        """Begin a new epoch where offsets step back, as they do when a topic was deleted and made again."""
+        _log.warning("offsets stepped back", partition=old.partition, expected=old.next_offset, offset=offset)
+        old.tracker.fence()
+        return self._assign(old.partition)
+
+    def _assign(self, partition: int) -> Assignment:
+        self._epoch += 1
+        assignment = self._assignments[partition] = Assignment(self._settings.topic, partition, self._epoch)
+        return assignment
+
+    def _apply_pressure(self, consumer: Consumer) -> None:
+        owned = max(1, len(self._assignments))
+        max_records = max(MIN_SHARE_RECORDS, self._max_held_records // owned)
+        max_bytes = max(self._settings.message_max_bytes, self._max_held_bytes // owned)
+        changed: dict[bool, list[TopicPartition]] = {True: [], False: []}
+        for assignment in self._assignments.values():
+            should_rest = decide_pause(assignment, max_records=max_records, max_bytes=max_bytes)
+            if should_rest != assignment.is_paused:
+                assignment.is_paused = should_rest
+                changed[should_rest].append(TopicPartition(assignment.topic, assignment.partition))
+        if changed[True]:
+            consumer.pause(changed[True])
+        if changed[False]:
+            consumer.resume(changed[False])
+
+    def _commit(self, consumer: Consumer) -> None:
+        due = [each for each in self._assignments.values() if each.tracker.position not in (None, each.committed)]
+        if not due:
+            return
+        offsets = _positions(due)
+        for assignment, offset in zip(due, offsets, strict=True):
+            assignment.committed = offset.offset
+        try:
+            consumer.commit(offsets=offsets, asynchronous=True)
+        except KafkaException as error:
+            self._on_commit(error.args[0], offsets)
+
+    def _on_commit(self, error: KafkaError | None, offsets: Iterable[TopicPartition]) -> None:
+        for offset in offsets:
+            cause = error or offset.error
+            assignment = self._assignments.get(offset.partition)
+            if cause is not None and assignment is not None:
+                assignment.committed = None  # the next round commits it again
+                self._complaints.about("a commit failed and is tried again", cause.str(), partition=offset.partition)
+
+    def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        self._group_failure = None
+        for each in partitions:
+            self._assign(each.partition)
+        _log.info("partitions assigned", partitions=_numbers(partitions), owned=len(self._assignments))
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._hand_over(consumer, self._take(_numbers(partitions)))
+        self._polled_at = time.monotonic()
+
+    def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        lost = self._take(_numbers(partitions))
+        for assignment in lost:
+            assignment.tracker.fence()
+        _log.warning("partitions lost: what is unfinished will be delivered by their new owner", partitions=len(lost))
+
+    def _take(self, partitions: Iterable[int]) -> list[Assignment]:
+        return [self._assignments.pop(each) for each in list(partitions) if each in self._assignments]
+
+    def _hand_over(self, consumer: Consumer, assignments: list[Assignment]) -> None:
+        """Drain, commit, fence: in that order, or finished work would be forgotten and done again."""
+        if not assignments:
+            return
+        began = time.monotonic()
+        self._drain(assignments)
+        self._commit_and_wait(consumer, assignments)
+        for assignment in assignments:
+            assignment.tracker.fence()
+        numbers = sorted(assignment.partition for assignment in assignments)
+        _log.info("partitions handed over", partitions=numbers, seconds=round(time.monotonic() - began, 3))
+
+    def _drain(self, assignments: list[Assignment]) -> None:
+        if self._loop is None or self._loop.is_closed():
+            return
+        work = asyncio.run_coroutine_threadsafe(self._sink.drain(assignments, self._drain_seconds), self._loop)
+        try:
+            work.result(self._drain_seconds + HAND_OVER_MARGIN_SECONDS / 2)
+        except Exception:  # noqa: BLE001 - whatever happened to the loop, what is finished must still be committed
+            work.cancel()
+            _log.exception("a hand-over could not be drained")
+
+    def _commit_and_wait(self, consumer: Consumer, assignments: list[Assignment]) -> None:
+        offsets = _positions(assignments)
+        for attempt in range(1, COMMIT_ATTEMPTS + 1 if offsets else 1):
+            try:
+                answers = consumer.commit(offsets=offsets, asynchronous=False)
+            except KafkaException as error:
+                reason = str(_translate(error))
+            else:
+                refused = {each.partition: each.error.str() for each in answers if each.error is not None}
+                offsets = [each for each in offsets if each.partition in refused]
+                reason = "; ".join(sorted(set(refused.values())))
+            if not reason:
+                return
+            self._complaints.about("a commit failed during a hand-over", reason, attempt=attempt)
+            time.sleep(COMMIT_RETRY_SECONDS)
+
+    def _on_group_error(self, error: KafkaError) -> None:
+        if self._may_fall_back and self.group_protocol == "consumer" and error.code() in _PROTOCOL_REFUSED:
+            self._is_refused = True
+            return
+        failure = translate(error.code(), error.str())
+        if error.fatal():
+            raise failure
+        self._group_failure = failure
+        self._complaints.about("records cannot be read", str(failure), advice=failure.advice)
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._on_group_error(error)
+            return
+        self._connection_failure = translate(error.code(), error.str())
+        self._complaints.about(
+            "Kafka cannot be reached", str(self._connection_failure), advice=self._connection_failure.advice
+        )
+
+    def _on_statistics(self, text: str) -> None:
+        if self._connection_failure is not None and any(
+            broker["state"] == "UP" for broker in json.loads(text)["brokers"].values()
+        ):
+            self._connection_failure = None
+
+    def _probe(self, consumer: Consumer) -> None:
+        """Ask for the topic again while it is missing: its return makes no noise for a member without partitions."""
+        if not isinstance(self._group_failure, TopicMissing):
+            return
+        try:
+            topic = consumer.list_topics(self._settings.topic, PROBE_TIMEOUT_SECONDS).topics[self._settings.topic]
+        except (KafkaException, KeyError):
+            return
+        if topic.error is None:
+            self._group_failure = None
+
+    def _call_loop(self, function: Callable[..., None], *arguments: Any) -> None:
+        if self._loop is None:
+            return
+        try:
+            self._loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:  # the loop is closed: nobody is left to work
+            self._is_stopping.set()
+
+
+_PROTOCOL_REFUSED = frozenset({KafkaError._UNSUPPORTED_FEATURE, KafkaError.UNSUPPORTED_VERSION})  # noqa: SLF001 - public
+
+
+def read_message(message: Message) -> Record:
+    """Return what a Kafka message holds, untouched."""
+    try:
+        headers = cast("list[tuple[str, bytes | None]]", message.headers() or [])
+    except UnicodeDecodeError:  # a header's name that is no text cannot be kept, but must not stop the partition
+        headers = []
+    return Record(
+        topic=message.topic() or "",
+        partition=message.partition() or 0,
+        offset=message.offset() or 0,
+        timestamp_ms=message.timestamp()[1],
+        key=_bytes(message.key()),
+        value=_bytes(message.value()),
+        headers=tuple(headers),
+    )
+
+
+def _bytes(value: str | bytes | None) -> bytes | None:
+    return value.encode() if isinstance(value, str) else value
+
+
+def _positions(assignments: Iterable[Assignment]) -> list[TopicPartition]:
+    positions = [(each, each.tracker.position) for each in assignments]
+    return [
+        TopicPartition(each.topic, each.partition, position) for each, position in positions if position is not None
+    ]
+
+
+def _numbers(partitions: Iterable[TopicPartition]) -> list[int]:
+    return [each.partition for each in partitions]
+
+
+def _translate(error: KafkaException) -> KafkaFailure:
+    cause = error.args[0] if error.args else None
+    return translate(cause.code(), cause.str()) if isinstance(cause, KafkaError) else KafkaFailure(str(error))
