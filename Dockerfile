@@ -12,12 +12,13 @@ COPY operator /src/operator
 COPY services /src/services
 RUN /opt/tocsin/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation /src
 
-# For `tilt up` alone: the same files, writable by the user that Tilt's live update copies as.
+# For `tilt up` alone: the same files, writable by the user that Tilt's live update copies as, under a reloader.
 FROM build AS dev
-RUN chown -R 65532:65532 /opt/tocsin
+COPY manifests/kind/reload /usr/local/bin/reload
+RUN touch /opt/tocsin/.reload && chown -R 65532:65532 /opt/tocsin
 ENV PATH=/opt/tocsin/bin:$PATH PYTHONUNBUFFERED=1
 USER 65532:65532
-ENTRYPOINT ["tocsin"]
+ENTRYPOINT ["reload"]
 
 # What builds a wheel has no business in a pod.
 FROM build AS installed

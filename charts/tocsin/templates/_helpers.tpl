@@ -45,10 +45,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [tocsin.dev]
   resources: [notificationpipelines/status]
   verbs: [get, patch]
-# Owner references that block the owner's deletion need this where that admission check is on.
-- apiGroups: [tocsin.dev]
-  resources: [notificationpipelines/finalizers]
-  verbs: [update]
+# `delete` on children, although none is ever deleted by hand: where OwnerReferencesPermissionEnforcement is on, only who
+# may delete an object may set its owner.
 - apiGroups: [""]
   resources: [configmaps, services, serviceaccounts]
   verbs: [get, list, watch, create, patch, delete]
