@@ -44,7 +44,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   verbs: [get, list, watch]
 - apiGroups: [tocsin.dev]
   resources: [notificationpipelines/status]
-  verbs: [get, patch]
+  verbs: [patch]
 # `delete` on children, although none is ever deleted by hand: where OwnerReferencesPermissionEnforcement is on, only who
 # may delete an object may set its owner.
 - apiGroups: [""]
@@ -65,7 +65,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]
-- apiGroups: ["", events.k8s.io]
+- apiGroups: [events.k8s.io]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [list, create]
 {{- end -}}
