@@ -107,7 +107,7 @@ class KafkaAdmin:
         await self._await(futures[name], fine=Code.TOPIC_ALREADY_EXISTS)
 
     async def grow_topic(self, name: str, partitions: int) -> None:
-        """Give a topic at least that many partitions; more are left alone. Raise TopicMissing or another KafkaFailure."""
+        """Give a topic at least that many partitions; more are left alone. Raise TopicMissing, or other KafkaFailures."""
         found = (await self._describe_topics([name]))[name]
         if isinstance(found, KafkaFailure):
             raise found

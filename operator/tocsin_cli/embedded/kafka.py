@@ -51,7 +51,7 @@ SMALL = {
 
 @dataclass(frozen=True, kw_only=True)
 class BrokerTLS:
-    """PEM text: the certificate chain, its unencrypted PKCS#8 key, and the CA of clients where they need certificates."""
+    """PEM text: the certificate chain, its unencrypted PKCS#8 key, and the CA of clients that need certificates."""
 
     certificate_chain: str
     private_key: str = field(repr=False)
