@@ -24,7 +24,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "dev": Command("tocsin_cli.dev", "dev", "run a whole pipeline on this machine, on a real Kafka"),
+    "dev": Command("tocsin_cli.dev.command", "dev", "run a whole pipeline on this machine, on a real Kafka"),
     "operator": Command("tocsin_cli.roles.operator", "operator", "run the operator (in a pod, or against $KUBECONFIG)"),
     "ingest": Command("tocsin_cli.roles.ingest", "ingestion", "run the ingestion service"),
     "consume": Command("tocsin_cli.roles.consume", "consumer", "run the consumer service"),

@@ -25,6 +25,11 @@ class ConsumerFleet:
         self.is_open = True
 
     @property
+    def children(self) -> tuple[Child, ...]:
+        """Return the processes that run or start."""
+        return tuple(self._running)
+
+    @property
     def running(self) -> int:
         """Return how many processes run or start, those that drain aside."""
         return len(self._running)
@@ -33,11 +38,6 @@ class ConsumerFleet:
     def ready(self) -> int:
         """Return how many processes said that they are ready."""
         return sum(child.state is State.READY for child in self._running)
-
-    @property
-    def crashes(self) -> int:
-        """Return how often processes that still run had to be started again."""
-        return sum(child.crashes for child in self._running)
 
     def scale_to(self, replicas: int) -> None:
         """Start or drain processes until `replicas` run; return at once. After `stop` nothing starts any more."""
@@ -51,10 +51,6 @@ class ConsumerFleet:
             self._dismiss(self._running.pop())
         self.most = max(self.most, len(self._running))
 
-    async def wait_ready(self) -> None:
-        """Return once every process that runs now was ready."""
-        await asyncio.gather(*(child.wait_ready() for child in self._running))
-
     async def stop(self) -> None:
         """Drain every process and wait for all of them, those that left earlier too."""
         self.is_open = False
@@ -62,10 +58,6 @@ class ConsumerFleet:
             self._dismiss(child)
         self._running.clear()
         await asyncio.gather(*self._leaving)
-
-    def last_words(self) -> str:
-        """Return what the processes wrote to standard error last."""
-        return "\n".join(filter(None, (child.last_words for child in self._running)))
 
     def _dismiss(self, child: Child) -> None:
         task = asyncio.create_task(child.stop())

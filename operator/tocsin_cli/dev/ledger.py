@@ -52,6 +52,11 @@ class Ledger:
         """Return how many accepted ids have not ended on every channel."""
         return len(self._expected) - len(self._ended)
 
+    @property
+    def ends(self) -> int:
+        """Return how many ids have ended: a number that moves while anything does."""
+        return len(self._ended)
+
     def accept(self, notification_id: str, channels: Sequence[str] | None = None) -> None:
         """Note that an id was answered 202 for these channels (default: all); saying so twice changes nothing."""
         if notification_id in self._expected:

@@ -1,0 +1,97 @@
+"""`python -m tocsin_cli.demo [--seconds S] [--rate R] [--json FILE]`: what `make demo` runs.
+
+Exit 0 only if nothing was lost and nothing was received twice, counted at the receiver against the ids that the API
+answered 202. Whether the consumers went out and came in again is said, and is in the JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+from pyreqwest.client import ClientBuilder
+
+from tocsin_cli.demo.receiver import HOOK_PATH, HOST, RECEIPTS_PATH, Receipts
+from tocsin_cli.demo.resource import CHANNEL, DELAY_SECONDS, build_demo_file, make_webhook_secret
+from tocsin_cli.demo.verdict import decide_demo_exit_code, explain_demo
+from tocsin_cli.dev.command import add_json_argument, check_output, positive, run_plan
+from tocsin_cli.dev.plan import Plan, Receiver
+from tocsin_cli.dev.ports import find_port
+from tocsin_cli.dev.profile import build_demo_profile
+from tocsin_cli.resource.manifest import parse_manifest
+from tocsin_core.errors import TocsinError
+
+COME_IN_SECONDS = 60.0
+USAGE = 2
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the demo and return its exit code."""
+    parser = argparse.ArgumentParser(prog="make demo", description="A whole pipeline under load, on this machine.")
+    parser.add_argument("--seconds", type=positive, default=60.0, help="how long the load lasts (default: 60)")
+    parser.add_argument(
+        "--rate", type=positive, default=300.0, help="notifications a second at the peak (default: 300)"
+    )
+    add_json_argument(parser)
+    arguments = parser.parse_args(words)
+    try:
+        check_output(arguments.json)
+        return _run(arguments.seconds, arguments.rate, arguments.json)
+    except TocsinError as error:
+        print(f"make demo: {error}", file=sys.stderr)
+        return USAGE
+
+
+def _run(seconds: float, rate: float, output: Path | None) -> int:
+    secret, port = make_webhook_secret(), find_port()
+    url = f"http://{HOST}:{port}"
+    plan = Plan(
+        title=f"Tocsin demo · up to {rate:g} notifications a second to a webhook that takes {DELAY_SECONDS * 1000:g} ms",
+        manifest=parse_manifest(build_demo_file(url + HOOK_PATH, secret), name="demo"),
+        profile=build_demo_profile(seconds, rate),
+        come_in_seconds=COME_IN_SECONDS,
+        receiver=Receiver(channel=CHANNEL, count=lambda: count_receipts(url)),
+    )
+    with running_receiver(port, secret):
+        tally, _ = run_plan(plan, output=output)
+    print(explain_demo(tally))
+    return decide_demo_exit_code(tally)
+
+
+async def count_receipts(url: str) -> dict[str, int]:
+    """Return how often the receiver got each webhook-id. Raise TocsinError if requests came without a signature."""
+    async with ClientBuilder().timeout(timedelta(seconds=60)).no_proxy().build() as client:
+        response = await client.get(url + RECEIPTS_PATH).build().send()
+        receipts = msgspec.json.decode(bytes(await response.bytes()), type=Receipts)
+    if receipts.refused:
+        raise TocsinError(f"{receipts.refused} requests reached the receiver without a valid signature")
+    return receipts.by_id
+
+
+@contextmanager
+def running_receiver(port: int, secret: str) -> Iterator[None]:
+    """Run the receiver in a process of its own, which ends with this one whatever happens."""
+    with tempfile.TemporaryDirectory(prefix="tocsin-demo-") as folder:
+        secret_file = Path(folder) / "secret"
+        secret_file.touch(mode=0o600)
+        secret_file.write_text(secret)
+        words = ("--port", str(port), "--secret-file", str(secret_file), "--delay-seconds", str(DELAY_SECONDS))
+        module = (str(os.getpid()), "tocsin_cli.demo.receiver", *words)
+        command = [sys.executable, "-m", "tocsin_cli.processes.bound", *module]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as process:
+            try:
+                yield
+            finally:
+                process.terminate()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

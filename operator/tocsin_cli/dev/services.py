@@ -1,0 +1,120 @@
+"""Ingestion and consumers of one pipeline, as processes with the image's own entry points."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pyreqwest.client import Client, ClientBuilder
+from pyreqwest.exceptions import PyreqwestError
+
+from tocsin_cli.dev.ports import HOST, PortBook
+from tocsin_cli.processes.child import Child, Command, Watch
+from tocsin_core.errors import TocsinError
+from tocsin_core.settings import KafkaSettings
+from tocsin_operator.children.config import (
+    CONFIG_FILE,
+    CONSUMER_DRAIN_SECONDS,
+    HEALTH_PORT,
+    INGESTION_PORT,
+)
+
+ENTRY_POINT = "tocsin_cli.__main__"
+INGESTION_DRAIN_SECONDS = 2
+"""Nobody but this session routes to it, so it need not wait for endpoints to forget it."""
+KILL_AFTER_SECONDS = 5.0
+"""What a process may take beyond its own drain."""
+START_SECONDS = 60.0
+CRASHES_ALLOWED = 3
+PROBE_SECONDS = 2.0
+OK = 200
+
+
+class ServiceFailed(TocsinError):
+    """A process of the pipeline does not start; the text ends with its own words."""
+
+
+class Services:
+    """Starts the processes of one pipeline from one config.yaml; ports differ and come from the environment."""
+
+    def __init__(
+        self,
+        root: Path,
+        environment: Mapping[str, str],
+        *,
+        on_line: Callable[[str, bytes], None],
+        on_remark: Callable[[str], None],
+    ) -> None:
+        self._config = root / "config" / CONFIG_FILE
+        self._environment = dict(environment)
+        self._on_line = on_line
+        self._on_remark = on_remark
+        self._ports = PortBook()
+        self._client: Client | None = None
+
+    async def __aenter__(self) -> Self:
+        self._client = ClientBuilder().timeout(timedelta(seconds=PROBE_SECONDS)).no_proxy().build()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._client is not None:
+            await self._client.close()
+
+    def start_ingestion(self) -> tuple[Child, str]:
+        """Start the ingestion process and return it with the URL it will serve."""
+        port, health_port = self._ports.take(INGESTION_PORT), self._ports.take(HEALTH_PORT)
+        own = {
+            "TOCSIN_INGESTION__HOST": HOST,
+            "TOCSIN_INGESTION__PORT": str(port),
+            "TOCSIN_INGESTION__DRAIN_SECONDS": str(INGESTION_DRAIN_SECONDS),
+        }
+        child = self._start("ingestion", "ingest", own, health_port, INGESTION_DRAIN_SECONDS + KILL_AFTER_SECONDS)
+        return child, f"http://{HOST}:{port}"
+
+    def start_consumer(self, name: str) -> Child:
+        """Start one consumer process."""
+        return self._start(name, "consume", {}, self._ports.take(), CONSUMER_DRAIN_SECONDS + KILL_AFTER_SECONDS)
+
+    def _start(self, name: str, role: str, own: Mapping[str, str], health_port: int, drain_seconds: float) -> Child:
+        health = {"TOCSIN_HEALTH__HOST": HOST, "TOCSIN_HEALTH__PORT": str(health_port)}
+        command = Command(ENTRY_POINT, (role, "--config", str(self._config)), {**self._environment, **own, **health})
+        url = f"http://{HOST}:{health_port}/readyz"
+        watch = Watch(self._on_line, self._on_remark, lambda: self._is_ready(url))
+        return Child(name, command, watch, drain_seconds=drain_seconds)
+
+    async def _is_ready(self, url: str) -> bool:
+        assert self._client is not None, "use `async with`"  # noqa: S101 - a programming error
+        try:
+            return (await self._client.get(url).build().send()).status == OK
+        except PyreqwestError:
+            return False
+
+
+def write_service_config(config: Mapping[str, Any], root: Path) -> None:
+    """Write config.yaml below `root`."""
+    path = root / "config" / CONFIG_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(dict(config), allow_unicode=True), encoding="utf-8")
+
+
+def build_kafka_settings(config: Mapping[str, Any], environment: Mapping[str, str]) -> KafkaSettings:
+    """Return the services' Kafka settings for this process's own clients: the same file, the same credentials."""
+    names = {"username": "TOCSIN_KAFKA__USERNAME", "password": "TOCSIN_KAFKA__PASSWORD"}
+    credentials = {key: environment[name] for key, name in names.items() if name in environment}
+    return KafkaSettings.model_validate({**config["kafka"], **credentials})
+
+
+async def await_ready(child: Child) -> None:
+    """Return when the child is ready. Raise ServiceFailed with its last words if it crashes or takes too long."""
+    ready = asyncio.create_task(child.wait_ready())
+    deadline = asyncio.get_running_loop().time() + START_SECONDS
+    try:
+        while not (await asyncio.wait({ready}, timeout=0.2))[0]:
+            if child.crashes >= CRASHES_ALLOWED or asyncio.get_running_loop().time() > deadline:
+                raise ServiceFailed(f"{child.name} does not start:\n{child.last_words or '(it said nothing)'}")
+    finally:
+        ready.cancel()
