@@ -7,6 +7,7 @@ process: Kubernetes starts it again, and everything it needs to know is in the c
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 import time
@@ -37,6 +38,8 @@ from tocsin_operator.workloads import Workloads
 
 LOST_LEASE_EXIT_CODE = 3
 STALE_SCALER_SECONDS = 60.0
+# kopf says each event twice; librdkafka says ten times a second what a condition says once.
+CHATTY_LOGGERS = {"kopf": logging.WARNING, "tocsin.librdkafka": logging.CRITICAL}
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +48,8 @@ def run() -> int:
     """Run the operator until it is told to stop (0) or one of its parts ends (1). Raise SettingsError."""
     settings = load_settings()
     configure_logging(LogSettings(level=settings.log_level), service="operator")
+    for name, least in CHATTY_LOGGERS.items():
+        logging.getLogger(name).setLevel(logging.DEBUG if settings.log_level == "debug" else least)
     return lifecycle.run(lambda stop: operate(settings, stop))
 
 

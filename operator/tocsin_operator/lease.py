@@ -13,11 +13,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import aiohttp
 import structlog
-from kubernetes.aio.client import ApiClient, ApiException, CoordinationV1Api
+from kubernetes.aio.client import ApiClient, ApiException, CoordinationV1Api, V1Lease, V1ObjectMeta
 from kubernetes.aio.leaderelection.electionconfig import Config
 from kubernetes.aio.leaderelection.leaderelection import LeaderElection
 from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
@@ -30,12 +31,12 @@ PASSING = (aiohttp.ClientError, TimeoutError, OSError)
 
 @dataclass(frozen=True, slots=True)
 class LeaseTerms:
-    """Which Lease, whose, and how long (client-go's proportions: 15 s, 10 s, 2 s)."""
+    """Which Lease, whose, and how long, in whole seconds as the API has it (the proportions are client-go's: 15, 10, 2)."""
 
     namespace: str
     name: str
     identity: str
-    lease_seconds: float = 15.0
+    lease_seconds: int = 15
 
     @property
     def renew_seconds(self) -> float:
@@ -64,18 +65,19 @@ class PatientLeaseLock(LeaseLock):
             return False, ApiException(status=0, reason=f"{type(error).__name__}: {error}")
 
     async def create(self, name: str, namespace: str, election_record: Any) -> bool:
-        """Return whether the Lease could be made."""
-        return await self._try(super().create(name, namespace, election_record))
+        """Return whether the Lease could be made. Not the library's own, which asks for it in a way its API refuses."""
+        body = V1Lease(metadata=V1ObjectMeta(name=name), spec=self.update_lease(election_record))
+        return await self._try(self.api_instance.create_namespaced_lease(namespace, body))
 
     async def update(self, name: str, namespace: str, updated_record: Any) -> bool:
         """Return whether the Lease could be renewed."""
         return await self._try(super().update(name, namespace, updated_record))
 
-    async def _try(self, write: Awaitable[bool]) -> bool:
+    async def _try(self, write: Awaitable[Any]) -> bool:
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                return await write
-        except PASSING as error:
+                return await write is not False
+        except (ApiException, *PASSING) as error:
             log.warning("lease not written", lease=self.name, error=repr(error))
             return False
 
@@ -90,7 +92,7 @@ async def lead(
     """
     has_lease = asyncio.Event()
     election = asyncio.create_task(_elect(client, terms, has_lease), name="election")
-    election.add_done_callback(lambda task: None if task.cancelled() else on_lost())
+    election.add_done_callback(partial(_tell_lost, on_lost))
     log.info("waiting for the lease", lease=terms.name, namespace=terms.namespace, identity=terms.identity)
     try:
         await has_lease.wait()
@@ -100,6 +102,14 @@ async def lead(
         election.cancel()
         await asyncio.gather(election, return_exceptions=True)
         await release(client, terms)
+
+
+def _tell_lost(on_lost: Callable[[], None], election: asyncio.Task[None]) -> None:
+    if election.cancelled():
+        return
+    if error := election.exception():
+        log.error("the election failed", error=repr(error), exc_info=error)
+    on_lost()
 
 
 async def _elect(client: ApiClient, terms: LeaseTerms, has_lease: asyncio.Event) -> None:

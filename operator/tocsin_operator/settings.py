@@ -40,7 +40,7 @@ class OperatorSettings(BaseSettings):
     namespace: str = Field(default="default", min_length=1, description="where the Lease lives")
     watch_namespaces: Namespaces = Field(default=[], description="where pipelines are looked after; empty: everywhere")
     lease_name: str = Field(default="tocsin-operator", min_length=1)
-    lease_seconds: float = Field(default=15.0, ge=3, description="how long a silent leader keeps the Lease")
+    lease_seconds: int = Field(default=15, ge=3, description="how long a silent leader keeps the Lease")
     identity: str = Field(default_factory=_invent_identity, min_length=1, description="who holds the Lease")
     workers: int = Field(default=10, ge=1, le=200)
     resync_seconds: float = Field(default=600.0, ge=1)

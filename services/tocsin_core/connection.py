@@ -7,6 +7,7 @@ Source of the numbers: Kafka protocol guide, "Error Codes"; librdkafka, rdkafka.
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum
 from typing import Any
 
@@ -131,13 +132,15 @@ _MEANINGS: dict[type[KafkaFailure], dict[int, str]] = {
         Code.POLICY_VIOLATION: "a policy of this cluster refuses it; its text says why",
     },
 }
+# librdkafka's texts say how long a broker was in a state: another number each time, and a status never at rest.
+_HOW_LONG = re.compile(r" \(after \d+ms in state [^)]*\)")
 _BY_CODE = {code: (failure, advice) for failure, codes in _MEANINGS.items() for code, advice in codes.items()}
 
 
 def translate(code: int, text: str) -> KafkaFailure:
     """Return our error for a Kafka or librdkafka error code, with advice; an unknown code is a plain KafkaFailure."""
     failure, advice = _BY_CODE.get(code, (KafkaFailure, ""))
-    return failure(text or f"Kafka error {code}", advice=advice)
+    return failure(_HOW_LONG.sub("", text) or f"Kafka error {code}", advice=advice)
 
 
 def build_client_config(connection: KafkaConnection) -> dict[str, Any]:

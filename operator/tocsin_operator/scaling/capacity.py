@@ -18,6 +18,7 @@ from tocsin_operator.scaling.model import CapacityWindow, Config, Observation, R
 
 SHORTEST_INTERVALS = 3
 LONGEST_INTERVALS = 10
+UNMOVED_INTERVALS = 30  # how long a slow change has to show
 WINDOWS_KEPT = 3
 # The owner's hint holds until this many windows say that pods do less.
 WINDOWS_AGAINST_HINT = 2
@@ -47,18 +48,19 @@ def learn_capacity(observation: Observation, state: State, backlog: Backlog, con
         return msgspec.structs.replace(state, run=None)
     run = _continue_run(observation, state, backlog)
     window = _measure_window(observation, run, backlog, config)
-    if window is None:
-        return msgspec.structs.replace(state, run=run)
-    if window.span_seconds >= LONGEST_INTERVALS * config.interval_seconds:
+    windows = _note_window(state.windows, window) if window else state.windows
+    longest = LONGEST_INTERVALS if window else UNMOVED_INTERVALS
+    if observation.time_seconds - run.start_seconds >= longest * config.interval_seconds:
         run = _start_run(observation, state, backlog)
-    return msgspec.structs.replace(state, run=run, windows=_note_window(state.windows, window))
+    return msgspec.structs.replace(state, run=run, windows=windows)
 
 
 def _start_run(observation: Observation, state: State, backlog: Backlog) -> Run:
     finished = sum(state.positions)
     return Run(
         start_seconds=observation.time_seconds,
-        start_age_seconds=backlog.age.seconds,
+        start_age_seconds=None if backlog.age.is_at_least else backlog.age.seconds,
+        start_backlog=backlog.unsettled,
         start_finished=finished,
         finished=finished,
         replicas=observation.replicas.ready,
@@ -74,16 +76,26 @@ def _continue_run(observation: Observation, state: State, backlog: Backlog) -> R
 
 
 def _measure_window(observation: Observation, run: Run, backlog: Backlog, config: Config) -> CapacityWindow | None:
-    """Return the run's throughput per pod, once it is long enough and its lag in seconds moved.
-
-    Lag that neither grows nor shrinks may be nothing but the time between finishing and committing.
-    """
+    """Return the run's throughput per pod, once it is long enough and the lag moved meanwhile."""
     span_seconds = observation.time_seconds - run.start_seconds
-    has_moved = abs(backlog.age.seconds - run.start_age_seconds) >= config.interval_seconds
-    if span_seconds < _shortest_seconds(config) or not has_moved:
+    if span_seconds < _shortest_seconds(config):
         return None
-    rate = (run.finished - run.start_finished) / span_seconds / run.replicas
-    return CapacityWindow(start_seconds=run.start_seconds, span_seconds=span_seconds, per_second=rate)
+    per_second = (run.finished - run.start_finished) / span_seconds
+    if not _has_moved(run, backlog, per_second, config):
+        return None
+    return CapacityWindow(
+        start_seconds=run.start_seconds, span_seconds=span_seconds, per_second=per_second / run.replicas
+    )
+
+
+def _has_moved(run: Run, backlog: Backlog, per_second: float, config: Config) -> bool:
+    """Return whether lag grew or shrank: constant lag may be no more than the time from finishing to committing.
+
+    In seconds where that is known, because such a lag in records moves with every change of the rate.
+    """
+    if run.start_age_seconds is None:
+        return abs(backlog.unsettled - run.start_backlog) >= per_second * config.interval_seconds
+    return abs(backlog.age.seconds - run.start_age_seconds) >= config.interval_seconds
 
 
 def remember_capacity(per_second: float, config: Config) -> tuple[CapacityWindow, ...]:

@@ -144,10 +144,14 @@ class Peak(Value, frozen=True):
 
 
 class Run(Value, frozen=True):
-    """An unbroken time in which every pod had more to do than it could: how it began, and what was finished last."""
+    """An unbroken time in which every pod had more to do than it could: how it began, and what was finished last.
+
+    `start_age_seconds` is None where the lag in seconds was only known to be at least something.
+    """
 
     start_seconds: float
-    start_age_seconds: float
+    start_age_seconds: float | None
+    start_backlog: int
     start_finished: int
     finished: int
     replicas: int
