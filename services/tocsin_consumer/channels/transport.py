@@ -14,11 +14,11 @@ from typing import NamedTuple, Protocol
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import (
     ConnectError,
-    ConnectTimeoutError,
     DetailedPyreqwestError,
     PoolTimeoutError,
     PyreqwestError,
 )
+from pyreqwest.response import Response
 
 from tocsin_consumer.channels.base import TemporaryFailure
 
@@ -68,15 +68,22 @@ class ReqwestTransport:
         )
         try:
             async with request as response:
-                return Answer(response.status, response.get_header("retry-after"))
-        except (ConnectError, ConnectTimeoutError, PoolTimeoutError) as error:
+                return Answer(response.status, _read_header(response, "retry-after"))
+        except (ConnectError, PoolTimeoutError) as error:
             raise TemporaryFailure(explain(error)) from error
-        except PyreqwestError as error:
+        except PyreqwestError as error:  # a timeout among them, whose class does not tell connecting from answering
             raise TemporaryFailure(explain(error), is_uncertain=True) from error
 
     async def close(self) -> None:
         """Close all connections."""
         await self._client.close()
+
+
+def _read_header(response: Response, name: str) -> str | None:
+    try:
+        return response.get_header(name)
+    except ValueError:  # bytes that are no ASCII: the status still counts
+        return None
 
 
 def explain(error: PyreqwestError) -> str:

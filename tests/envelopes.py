@@ -1,0 +1,20 @@
+"""Envelopes for the tests of channels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tocsin_consumer.channels.base import Envelope
+from tocsin_core.message import Notification
+from tocsin_core.users import Profile
+
+ADA = Profile(id="2", name="Ada Lovelace", email="ada@example.org", locale="en")
+
+
+def make_envelope(profile: Profile = ADA, **fields: Any) -> Envelope:
+    notification = Notification(
+        **{"id": "0197a3c0-0000-7000-8000-000000000001", "from_id": "1", "to_id": "2", "message": "hi"} | fields
+    )
+    return Envelope(
+        notification, profile, trace_id="4bf92f3577b34da6a3ce929d0e0e4736", topic="t", partition=3, offset=7
+    )
