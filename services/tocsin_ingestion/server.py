@@ -1,0 +1,156 @@
+"""The ingestion process: what it is made of, and how it begins and ends.
+
+    SIGTERM ─► not ready ─► still answering while the endpoints forget us ─► listener closed, every connection may ask
+    once more ─► what still waits for Kafka at the deadline is answered by the closing producer (503 or 504) ─► exit
+
+One process per pod: replicas scale it, and one librdkafka queue, one set of metrics and one signal handler stay true.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any, NamedTuple
+
+import structlog
+
+from tocsin_core import lifecycle
+from tocsin_core.admin import KafkaAdmin
+from tocsin_core.health import HealthServer, health_app
+from tocsin_core.logging import configure_logging
+from tocsin_core.producer import RecordProducer
+from tocsin_core.settings import Settings
+from tocsin_core.users import FileUserDirectory
+from tocsin_ingestion.accept import Acceptor, Target
+from tocsin_ingestion.api import build_api
+from tocsin_ingestion.draft import Rules
+from tocsin_ingestion.readiness import Readiness
+from tocsin_ingestion.report import Reporter
+from tocsin_ingestion.web import App, DrainingServer, bind, build_config
+
+SERVICE = "tocsin-ingestion"
+HEALTH_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
+OBSERVE_SECONDS = 5.0
+OBSERVE_TIMEOUT_SECONDS = 4.0
+STARTING_OBSERVE_SECONDS = 0.5
+AUTH_ADVICE = "let a NetworkPolicy or a gateway decide who reaches the API"
+ANNOUNCE_SECONDS = 5.0
+"""How long a pod that is going away still takes connections: until every kube-proxy has heard of it."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Drain(NamedTuple):
+    """How the seconds of `ingestion.drain_seconds` are spent, in this order."""
+
+    announce_seconds: float
+    answer_seconds: float
+    producer_seconds: float
+
+
+def plan_drain(drain_seconds: float) -> Drain:
+    """Return the drain for a budget: a quarter (at most 5 s) to be forgotten, a tenth for the producer. Pure."""
+    announce = min(ANNOUNCE_SECONDS, drain_seconds / 4)
+    producer = drain_seconds / 10
+    return Drain(announce, drain_seconds - announce - producer, producer)
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; return 0, or 1 if the server failed or records were left undelivered.
+
+    Raise SettingsError if an address is taken, KafkaFailure if the Kafka settings cannot work.
+    """
+    configure_logging(settings.log, service=SERVICE)
+    return lifecycle.run(lambda stop: serve(settings, stop))
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> int:
+    """Serve until `stop` is set, then drain; return the exit code."""
+    if settings.ingestion.auth.mode == "None":
+        _log.warning("everybody who reaches this port may post", auth_mode="None", advice=AUTH_ADVICE)
+    with bind(settings.ingestion.host, settings.ingestion.port) as listener:
+        return await Ingestion(settings, listener).run(stop)
+
+
+class Ingestion:
+    """The parts of the process, and the order in which they start and stop."""
+
+    def __init__(self, settings: Settings, listener: socket.socket) -> None:
+        topic, ingestion = settings.kafka.topic, settings.ingestion
+        self._listener = listener
+        self._plan = plan_drain(ingestion.drain_seconds)
+        self._producer = RecordProducer(settings.kafka, client_id=SERVICE)
+        self._admin = KafkaAdmin(settings.kafka, client_id=SERVICE, timeout_seconds=OBSERVE_TIMEOUT_SECONDS)
+        directory = FileUserDirectory(settings.users.file)
+        self._reporter = Reporter()
+        self._acceptor = Acceptor(directory, self._producer, _build_target(settings))
+        self._readiness = Readiness(lambda: self._admin.describe_topic(topic), lambda: directory.find("-"))
+        self._health = HealthServer(settings.health, check_ready=self._readiness.check, check_alive=self._check_alive)
+        rules = Rules(tuple(channel.name for channel in settings.consumer.channels))
+        health = health_app(check_ready=self._readiness.check, check_alive=self._check_alive)
+        app = dispatch(build_api(self._acceptor, rules, self._reporter), health)
+        self._server = DrainingServer(build_config(app, graceful_seconds=ingestion.drain_seconds))
+
+    async def run(self, stop: asyncio.Event) -> int:
+        """Serve until `stop` is set, then drain; return the exit code."""
+        await self._producer.start()
+        await self._health.start()
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(self._watch())
+            serving = tasks.create_task(self._server.serve(sockets=[self._listener]))
+            stopping = tasks.create_task(stop.wait())
+            self._greet()
+            await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+            undelivered = await self._drain(serving)
+            watching.cancel()
+            stopping.cancel()
+        self._reporter.flush(is_final=True)
+        await self._admin.close()
+        await self._health.stop()
+        return 1 if undelivered or not stop.is_set() else 0
+
+    def _greet(self) -> None:
+        host, port = self._listener.getsockname()[:2]
+        _log.info("ingestion listening", host=host, port=port, health_port=self._health.port)
+
+    async def _drain(self, serving: asyncio.Task[None]) -> int:
+        _log.info("draining", **self._plan._asdict(), in_flight=self._producer.in_flight)
+        self._readiness.leave()
+        await asyncio.wait((serving,), timeout=self._plan.announce_seconds)
+        self._server.should_exit = True
+        await asyncio.wait((serving,), timeout=self._plan.answer_seconds)
+        self._acceptor.close()
+        undelivered = await self._producer.close(self._plan.producer_seconds)  # answers whoever still waits
+        await asyncio.wait((serving,))
+        (_log.error if undelivered else _log.info)("drained", undelivered=undelivered)
+        return undelivered
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                await self._readiness.observe()
+                self._reporter.flush()
+            except Exception:  # noqa: BLE001 - the top of a loop whose end would turn the pod unready for ever
+                _log.exception("watching failed; trying again")
+            await asyncio.sleep(STARTING_OBSERVE_SECONDS if self._readiness.check() else OBSERVE_SECONDS)
+
+    def _check_alive(self) -> str:
+        return "" if self._producer.is_healthy else "the producer cannot acknowledge anything any more"
+
+
+def dispatch(api: App, health: App) -> App:
+    """Return the application that answers health and metrics beside the API, without passing through its router."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await (health if scope["path"] in HEALTH_PATHS else api)(scope, receive, send)
+
+    return app
+
+
+def _build_target(settings: Settings) -> Target:
+    return Target(
+        topic=settings.kafka.topic,
+        tenant=f"{settings.pipeline.namespace}/{settings.pipeline.name}",
+        max_in_flight=settings.ingestion.max_in_flight,
+        delivery_timeout_seconds=settings.kafka.delivery_timeout_seconds,
+    )
