@@ -16,7 +16,7 @@ RUN /opt/tocsin/bin/pip install --no-cache-dir --disable-pip-version-check --no-
 FROM build AS dev
 COPY manifests/kind/reload /usr/local/bin/reload
 RUN touch /opt/tocsin/.reload && chown -R 65532:65532 /opt/tocsin
-ENV PATH=/opt/tocsin/bin:$PATH PYTHONUNBUFFERED=1
+ENV PATH=/opt/tocsin/bin:$PATH PYTHONUNBUFFERED=1 USER=tocsin
 USER 65532:65532
 ENTRYPOINT ["reload"]
 
@@ -26,6 +26,7 @@ RUN /opt/tocsin/bin/pip uninstall --quiet --yes hatchling pathspec pluggy tomlki
 
 FROM docker.io/library/python:3.13-slim
 COPY --from=installed /opt/tocsin /opt/tocsin
-ENV PATH=/opt/tocsin/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+# USER: the numeric user has no name, and libraries ask for one.
+ENV PATH=/opt/tocsin/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 USER=tocsin
 USER 65532:65532
 ENTRYPOINT ["tocsin"]
