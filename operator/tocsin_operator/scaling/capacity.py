@@ -83,9 +83,9 @@ def _measure_window(observation: Observation, run: Run, backlog: Backlog, config
     per_second = (run.finished - run.start_finished) / span_seconds
     if not _has_moved(run, backlog, per_second, config):
         return None
-    return CapacityWindow(
-        start_seconds=run.start_seconds, span_seconds=span_seconds, per_second=per_second / run.replicas
-    )
+    counted_seconds = min(span_seconds, LONGEST_INTERVALS * config.interval_seconds)
+    rate = per_second / run.replicas
+    return CapacityWindow(start_seconds=run.start_seconds, span_seconds=counted_seconds, per_second=rate)
 
 
 def _has_moved(run: Run, backlog: Backlog, per_second: float, config: Config) -> bool:
