@@ -25,16 +25,18 @@ class Readiness:
 
     def __init__(
         self,
+        topic: str,
         see_topic: Callable[[], Awaitable[object]],
         see_users: Callable[[], Awaitable[object]],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._topic = topic
         self._see_topic = see_topic
         self._see_users = see_users
         self._clock = clock
         self._topic_seen_at: float | None = None
-        self._topic_trouble = "the topic's metadata was not seen yet"
+        self._topic_trouble = f"topic {topic}: its metadata was not seen yet"
         self._users_trouble = "the users were not read yet"
         self._is_leaving = False
 
@@ -59,13 +61,13 @@ class Readiness:
         try:
             await self._see_topic()
         except KafkaFailure as failure:
-            trouble = str(failure)
+            trouble = f"topic {self._topic}: {failure}"
             if trouble != self._topic_trouble:
-                _log.error("topic not usable", reason=trouble, advice=failure.advice, is_retriable=failure.retriable)
+                _log.error("topic not usable", topic=self._topic, reason=str(failure), advice=failure.advice)
             self._topic_trouble = trouble
         else:
             if self._topic_trouble:
-                _log.info("topic usable")
+                _log.info("topic usable", topic=self._topic)
             self._topic_trouble, self._topic_seen_at = "", self._clock()
 
     async def _observe_users(self) -> None:

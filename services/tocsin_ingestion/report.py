@@ -36,7 +36,8 @@ class _Untold:
 class Reporter:
     """Counts every outcome and tells of refusals, bounded. Used on the event loop only."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, topic: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._topic = topic
         self._clock = clock
         self._untold: dict[Kind, _Untold] = {}
 
@@ -61,6 +62,7 @@ class Reporter:
             "notification accepted",
             notification_id=accepted.id,
             trace_id=trace_id,
+            topic=self._topic,
             partition=accepted.partition,
             offset=accepted.offset,
             is_replay=accepted.is_replay,
@@ -79,5 +81,6 @@ class Reporter:
 
     def _tell(self, kind: Kind, untold: _Untold, now: float) -> None:
         log = _log.warning if kind.status >= HTTPStatus.INTERNAL_SERVER_ERROR else _log.info
-        log("notifications refused", reason=kind.name, status=kind.status, count=untold.count, **untold.example)
+        about = {"reason": kind.name, "status": kind.status, "count": untold.count, "topic": self._topic}
+        log("notifications refused", **about, **untold.example)
         untold.count, untold.last_told = 0, now

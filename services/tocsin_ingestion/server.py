@@ -76,20 +76,20 @@ class Ingestion:
     """The parts of the process, and the order in which they start and stop."""
 
     def __init__(self, settings: Settings, listener: socket.socket) -> None:
-        topic, ingestion = settings.kafka.topic, settings.ingestion
+        topic = settings.kafka.topic
         self._listener = listener
-        self._plan = plan_drain(ingestion.drain_seconds)
+        self._plan = plan_drain(settings.ingestion.drain_seconds)
         self._producer = RecordProducer(settings.kafka, client_id=SERVICE)
         self._admin = KafkaAdmin(settings.kafka, client_id=SERVICE, timeout_seconds=OBSERVE_TIMEOUT_SECONDS)
         directory = FileUserDirectory(settings.users.file)
-        self._reporter = Reporter()
+        self._reporter = Reporter(topic=topic)
         self._acceptor = Acceptor(directory, self._producer, _build_target(settings))
-        self._readiness = Readiness(lambda: self._admin.describe_topic(topic), lambda: directory.find("-"))
+        self._readiness = Readiness(topic, lambda: self._admin.describe_topic(topic), lambda: directory.find("-"))
         self._health = HealthServer(settings.health, check_ready=self._readiness.check, check_alive=self._check_alive)
         rules = Rules(tuple(channel.name for channel in settings.consumer.channels))
         health = health_app(check_ready=self._readiness.check, check_alive=self._check_alive)
         app = dispatch(build_api(self._acceptor, rules, self._reporter), health)
-        self._server = DrainingServer(build_config(app, graceful_seconds=ingestion.drain_seconds))
+        self._server = DrainingServer(build_config(app, graceful_seconds=sum(self._plan[1:])))
 
     async def run(self, stop: asyncio.Event) -> int:
         """Serve until `stop` is set, then drain; return the exit code."""

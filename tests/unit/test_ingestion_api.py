@@ -80,7 +80,7 @@ async def run_api() -> AsyncIterator[Running]:
     acceptor = Acceptor(Directory(), sink, target)
     listener = bind("127.0.0.1", 0)
     port = listener.getsockname()[1]
-    config = build_config(build_api(acceptor, Rules(("push",)), Reporter()), graceful_seconds=5)
+    config = build_config(build_api(acceptor, Rules(("push",)), Reporter(topic="t")), graceful_seconds=5)
     server = DrainingServer(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:

@@ -12,7 +12,7 @@ class World:
         self.now = 100.0
         self.topic: Exception | None = None
         self.users: Exception | None = None
-        self.readiness = Readiness(self._see_topic, self._see_users, clock=lambda: self.now)
+        self.readiness = Readiness("orders", self._see_topic, self._see_users, clock=lambda: self.now)
 
     async def _see_topic(self) -> None:
         if self.topic:
@@ -35,7 +35,7 @@ async def test_a_topic_and_users_that_were_seen_are_ready() -> None:
 
 async def test_a_topic_without_rights_is_the_reason() -> None:
     world = World()
-    world.topic = NotAuthorized("topic orders: not authorized", advice="grant")
+    world.topic = NotAuthorized("not authorized", advice="grant")
     await world.readiness.observe()
     assert world.readiness.check() == "topic orders: not authorized"
 
@@ -48,7 +48,7 @@ async def test_a_pause_of_ten_seconds_changes_nothing_and_a_long_one_does() -> N
     assert world.readiness.check() == ""
     world.now += 11
     await world.readiness.observe()
-    assert world.readiness.check() == "nobody answers"
+    assert world.readiness.check() == "topic orders: nobody answers"
 
 
 async def test_it_is_ready_again_as_soon_as_kafka_is_seen_again() -> None:
