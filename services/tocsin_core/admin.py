@@ -18,7 +18,16 @@ from typing import Any
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, OffsetSpec, ResourceType
 
-from tocsin_core.connection import Code, build_client_config, translate
+from tocsin_core.connection import (
+    COORDINATOR_PASSES,
+    Code,
+    build_client_config,
+    check_files,
+    choose_cause,
+    translate,
+    translate_error,
+    translate_exception,
+)
 from tocsin_core.errors import KafkaFailure, KafkaUnavailable, NotAuthenticated, NotAuthorized
 from tocsin_core.lag import PartitionOffsets
 from tocsin_core.settings import KafkaConnection
@@ -26,6 +35,7 @@ from tocsin_core.settings import KafkaConnection
 EVENT_SECONDS = 0.1
 TIMEOUT_SECONDS = 10.0
 GRACE_SECONDS = 1.0
+COORDINATOR_SECONDS = 0.2
 NO_OFFSET = -1001
 
 FAILURE_RECENT_SECONDS = 35.0
@@ -60,7 +70,8 @@ class KafkaAdmin:
     def __init__(
         self, connection: KafkaConnection, *, client_id: str, timeout_seconds: float = TIMEOUT_SECONDS
     ) -> None:
-        """Prepare the client. Raise KafkaFailure when the connection itself cannot work (an unreadable CA)."""
+        """Prepare the client. Raise SettingsError for an unreadable file, KafkaFailure for unusable settings."""
+        check_files(connection.tls)
         self._timeout_seconds = timeout_seconds
         self._failure: KafkaFailure | None = None
         self._failed_at = 0.0
@@ -107,7 +118,7 @@ class KafkaAdmin:
         await self._await(futures[name], fine=Code.TOPIC_ALREADY_EXISTS)
 
     async def grow_topic(self, name: str, partitions: int) -> None:
-        """Give a topic at least that many partitions; more are left alone. Raise TopicMissing, or other KafkaFailures."""
+        """Give a topic at least that many partitions; more are left alone. Raise TopicMissing or another failure."""
         found = (await self._describe_topics([name]))[name]
         if isinstance(found, KafkaFailure):
             raise found
@@ -146,9 +157,18 @@ class KafkaAdmin:
 
     async def group_members(self, group: str) -> int:
         """Return how many members the group has now; a group nobody heard of has none. Raise KafkaFailure."""
-        futures = self._open.describe_consumer_groups([group], **self._bounded)
-        found = await self._await(futures[group], fine=Code.GROUP_ID_NOT_FOUND)
-        return len(found.members) if found else 0
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._timeout_seconds
+        while True:
+            futures = self._open.describe_consumer_groups([group], **self._bounded)
+            try:
+                found = await self._await(futures[group], fine=Code.GROUP_ID_NOT_FOUND)
+            except KafkaUnavailable as error:  # librdkafka repeats the other requests by itself, but not this one
+                if error.code not in COORDINATOR_PASSES or clock() > deadline:
+                    raise
+                await asyncio.sleep(COORDINATOR_SECONDS)
+            else:
+                return len(found.members) if found else 0
 
     async def close(self) -> None:
         """Let the client go. Calling it twice is fine; any other call afterwards raises KafkaUnavailable."""
@@ -240,23 +260,20 @@ class KafkaAdmin:
         cause = self._read_failure()
         if cause is None or not isinstance(failure, KafkaUnavailable):
             return failure
-        return type(cause)(f"{failure}: {cause}", advice=cause.advice)
+        return type(cause)(f"{failure}: {cause}", advice=cause.advice, code=cause.code)
 
     def _read_failure(self) -> KafkaFailure | None:
         """Return the connection's last failure, if it is recent; a success in between has erased it."""
         self._open.poll(0)
+        return self._read_recent()
+
+    def _read_recent(self) -> KafkaFailure | None:
         is_recent = time.monotonic() - self._failed_at < FAILURE_RECENT_SECONDS
         return self._failure if is_recent else None
 
     def _on_error(self, error: KafkaError) -> None:
-        self._failure = translate(error.code(), error.str())
+        self._failure = choose_cause(self._read_recent(), translate_error(error))
         self._failed_at = time.monotonic()
-
-
-def translate_exception(error: KafkaException) -> KafkaFailure:
-    """Return our error for one that confluent_kafka raised."""
-    cause = error.args[0] if error.args else None
-    return translate(cause.code(), cause.str()) if isinstance(cause, KafkaError) else KafkaFailure(str(error))
 
 
 def _read_committed(found: Any) -> dict[int, int | None] | KafkaFailure:
@@ -264,7 +281,7 @@ def _read_committed(found: Any) -> dict[int, int | None] | KafkaFailure:
         return found
     for each in found.topic_partitions:
         if each.error:
-            return translate(each.error.code(), each.error.str())
+            return translate_error(each.error)
     return {each.partition: None if each.offset == NO_OFFSET else each.offset for each in found.topic_partitions}
 
 

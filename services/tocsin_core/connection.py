@@ -1,6 +1,6 @@
 """What every Kafka client of ours shares: how it connects, and what an error code means.
 
-Pure, and without confluent_kafka: the codes are Kafka's own numbers (positive) and librdkafka's (negative), so that
+Without confluent_kafka: the codes are Kafka's own numbers (positive) and librdkafka's (negative), so that
 one table serves producer, consumer and admin, and a caller never has to know either.
 Source of the numbers: Kafka protocol guide, "Error Codes"; librdkafka, rdkafka.h, `rd_kafka_resp_err_t`.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from enum import IntEnum
-from typing import Any
+from typing import Any, Protocol
 
 from tocsin_core.errors import (
     KafkaFailure,
@@ -19,6 +19,7 @@ from tocsin_core.errors import (
     OutcomeUnknown,
     QueueFull,
     RecordRejected,
+    SettingsError,
     TopicMissing,
 )
 from tocsin_core.settings import KafkaConnection, TLSSettings
@@ -125,6 +126,8 @@ _MEANINGS: dict[type[KafkaFailure], dict[int, str]] = {
         Code.INVALID_RECORD: "the topic's configuration refuses this record (a compacted topic needs keys)",
     },
     KafkaFailure: {
+        Code.INVALID_ARGUMENT: "a setting of the connection cannot be used: check sasl_mechanism, and that tls.* holds "
+        "PEM certificates and a key that belong together",
         Code.INVALID_TOPIC: "the topic's name is not one Kafka accepts: letters, digits, '.', '_' and '-', at most 249",
         Code.INVALID_PARTITIONS: "partitions can only grow",
         Code.INVALID_REPLICATION_FACTOR: "replicationFactor is larger than the number of brokers",
@@ -134,13 +137,58 @@ _MEANINGS: dict[type[KafkaFailure], dict[int, str]] = {
 }
 # librdkafka's texts say how long a broker was in a state: another number each time, and a status never at rest.
 _HOW_LONG = re.compile(r" \(after \d+ms in state [^)]*\)")
+COORDINATOR_PASSES = frozenset({Code.COORDINATOR_LOADING, Code.COORDINATOR_NOT_AVAILABLE, Code.NOT_COORDINATOR})
+"""A group's coordinator is moving or starting: asking again helps within seconds."""
+
 _BY_CODE = {code: (failure, advice) for failure, codes in _MEANINGS.items() for code, advice in codes.items()}
+
+
+class KafkaErrorLike(Protocol):
+    """What confluent_kafka's KafkaError says of itself."""
+
+    def code(self) -> int:
+        """Return the number."""
+        ...
+
+    def name(self) -> str:
+        """Return the symbolic name."""
+        ...
+
+    def str(self) -> str:
+        """Return the sentence."""
+        ...
 
 
 def translate(code: int, text: str) -> KafkaFailure:
     """Return our error for a Kafka or librdkafka error code, with advice; an unknown code is a plain KafkaFailure."""
     failure, advice = _BY_CODE.get(code, (KafkaFailure, ""))
-    return failure(_HOW_LONG.sub("", text) or f"Kafka error {code}", advice=advice)
+    return failure(text or f"Kafka error {code}", advice=advice, code=code)
+
+
+def translate_error(error: KafkaErrorLike) -> KafkaFailure:
+    """Return our error for a KafkaError; its text has Kafka's name for it, because that is what people search for."""
+    return translate(error.code(), f"{error.str().rstrip(': ')} ({error.name()})")
+
+
+def translate_exception(error: Exception) -> KafkaFailure:
+    """Return our error for a KafkaException, which carries a KafkaError."""
+    cause: Any = error.args[0] if error.args else None
+    return translate_error(cause) if hasattr(cause, "code") else KafkaFailure(str(error))
+
+
+def choose_cause(known: KafkaFailure | None, news: KafkaFailure) -> KafkaFailure:
+    """Return which of two connection failures says more: "all brokers down" only sums up what was said before."""
+    return known if known is not None and news.code == Code.ALL_BROKERS_DOWN else news
+
+
+def check_files(tls: TLSSettings) -> None:
+    """Raise SettingsError naming the key and the file that cannot be read; librdkafka's own words name neither."""
+    for key, path in (("ca_file", tls.ca_file), ("cert_file", tls.cert_file), ("key_file", tls.key_file)):
+        try:
+            if path is not None:
+                path.open("rb").close()
+        except OSError as error:
+            raise SettingsError(f"kafka.tls.{key}: {path}: {error.strerror}; is the Secret mounted?") from error
 
 
 def build_client_config(connection: KafkaConnection) -> dict[str, Any]:

@@ -35,11 +35,12 @@ class MessageError(TocsinError):
 
 
 class KafkaFailure(TocsinError):
-    """Kafka, or the way to it, refused. `advice` says what an operator can do about it."""
+    """Kafka, or the way to it, refused. `advice` says what an operator can do; `code` is Kafka's number, 0 if none."""
 
-    def __init__(self, message: str, *, advice: str = "") -> None:
+    def __init__(self, message: str, *, advice: str = "", code: int = 0) -> None:
         super().__init__(message)
         self.advice = advice
+        self.code = code
 
 
 class KafkaUnavailable(KafkaFailure):

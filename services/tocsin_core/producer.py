@@ -22,7 +22,15 @@ from typing import Any, NamedTuple
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from tocsin_core import metrics
-from tocsin_core.connection import Code, build_client_config, translate
+from tocsin_core.connection import (
+    Code,
+    build_client_config,
+    check_files,
+    choose_cause,
+    translate,
+    translate_error,
+    translate_exception,
+)
 from tocsin_core.errors import KafkaFailure, KafkaUnavailable, OutcomeUnknown
 from tocsin_core.settings import KafkaSettings
 
@@ -76,10 +84,11 @@ class RecordProducer:
         self._fatal: KafkaFailure | None = None
 
     async def start(self) -> None:
-        """Connect in the background. Raise KafkaFailure when the settings themselves cannot work (unreadable CA).
+        """Connect in the background. Raise SettingsError for an unreadable file, KafkaFailure for unusable settings.
 
         An unreachable broker is not an error here: it may come, and until then `send` fails by its deadline.
         """
+        check_files(self._settings.tls)
         self._loop = asyncio.get_running_loop()
         config = build_producer_config(self._settings, client_id=self._client_id)
         callbacks = {"error_cb": self._on_error, "stats_cb": self._on_statistics}
@@ -212,16 +221,18 @@ class RecordProducer:
 
     def _explain(self, error: KafkaError) -> KafkaFailure:
         """Return our error; a record that timed out before any broker was ever reached certainly was not stored."""
-        if error.code() == Code.MESSAGE_TIMED_OUT and self._connection_failure and not self._has_connected:
-            cause = self._connection_failure
-            return type(cause)(f"not sent within the deadline: {cause}", advice=cause.advice)
-        return translate(error.code(), error.str())
+        failure, cause = translate_error(error), self._connection_failure
+        if failure.code != Code.MESSAGE_TIMED_OUT or cause is None:
+            return failure
+        if self._has_connected:
+            return OutcomeUnknown(f"{failure}; meanwhile: {cause}", advice=failure.advice, code=failure.code)
+        return type(cause)(f"not sent within the deadline: {cause}", advice=cause.advice, code=cause.code)
 
     def _on_error(self, error: KafkaError) -> None:
-        failure = translate(error.code(), error.str())
+        failure = translate_error(error)
         if error.fatal():
             self._fatal = failure
-        self._connection_failure = failure
+        self._connection_failure = choose_cause(self._connection_failure, failure)
 
     def _on_statistics(self, text: str) -> None:
         states = [broker["state"] for broker in json.loads(text)["brokers"].values()]
@@ -252,12 +263,6 @@ def build_producer_config(settings: KafkaSettings, *, client_id: str) -> dict[st
         "topic.metadata.propagation.max.ms": TOPIC_MISSING_AFTER_MS,
         "statistics.interval.ms": STATISTICS_INTERVAL_MS,
     }
-
-
-def translate_exception(error: KafkaException) -> KafkaFailure:
-    """Return our error for one that confluent_kafka raised."""
-    cause = error.args[0] if error.args else None
-    return translate(cause.code(), cause.str()) if isinstance(cause, KafkaError) else KafkaFailure(str(error))
 
 
 def _queue_full(settings: KafkaSettings) -> KafkaFailure:

@@ -32,6 +32,8 @@ STARTED = "Kafka Server started"
 PORT_TAKEN = "Address already in use"
 LOOPBACK = "127.0.0.1"
 ATTEMPTS = 3
+UNSPEAKABLE = frozenset(',[]";\\')
+"""Characters that Kafka's own tools split on, in --add-scram and in a JAAS line, without a way to quote them."""
 
 SMALL = {
     "auto.create.topics.enable": "false",
@@ -68,21 +70,29 @@ class BrokerSecurity:
     tls: BrokerTLS | None = None
     is_authorizing: bool = False
 
+    def __post_init__(self) -> None:
+        words = [word for users in self._users.values() for pair in users.items() for word in pair]
+        if any(not word or not word.isprintable() or set(word) & UNSPEAKABLE for word in words):
+            raise EmbeddedError('a name or password of an embedded broker is not empty and holds none of , [ ] " ; \\')
+
     @property
     def mechanisms(self) -> list[str]:
         """Return the SASL mechanisms that have users."""
-        users = {
-            "PLAIN": self.plain_users,
-            "SCRAM-SHA-256": self.scram_sha_256_users,
-            "SCRAM-SHA-512": self.scram_sha_512_users,
-        }
-        return [mechanism for mechanism, each in users.items() if each]
+        return [mechanism for mechanism, users in self._users.items() if users]
 
     @property
     def protocol(self) -> str:
         """Return Kafka's name for the listener's protocol."""
         transport = "SSL" if self.tls else "PLAINTEXT"
         return f"SASL_{transport}" if self.mechanisms else transport
+
+    @property
+    def _users(self) -> dict[str, Mapping[str, str]]:
+        return {
+            "PLAIN": self.plain_users,
+            "SCRAM-SHA-256": self.scram_sha_256_users,
+            "SCRAM-SHA-512": self.scram_sha_512_users,
+        }
 
 
 class EmbeddedKafka:
