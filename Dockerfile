@@ -25,6 +25,9 @@ FROM build AS installed
 RUN /opt/tocsin/bin/pip uninstall --quiet --yes hatchling pathspec pluggy tomlkit trove-classifiers pip
 
 FROM docker.io/library/python:3.13-slim
+# The base image leaves out the standard library's bytecode, and a read-only root cannot keep it: without this every pod
+# would compile it again at every start.
+RUN python -m compileall -q -x '/(test|tests|idlelib|tkinter|turtledemo|ensurepip|site-packages)/' /usr/local/lib/python3.13
 COPY --from=installed /opt/tocsin /opt/tocsin
 # USER: the numeric user has no name, and libraries ask for one.
 ENV PATH=/opt/tocsin/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 USER=tocsin

@@ -1,18 +1,23 @@
-"""Cluster tests run only on a cluster that was offered (TOCSIN_TEST_CLUSTER=1 and KUBECONFIG). Elsewhere they skip, aloud.
+"""Cluster tests run only on a cluster that was offered: TOCSIN_TEST_CLUSTER=1 and KUBECONFIG. Else they skip, aloud.
 
 TOCSIN_TEST_IMAGE     an image of this checkout that the cluster's nodes have or can pull (else: tests with pods skip)
-TOCSIN_TEST_HOST_IP   an address of this machine that pods can reach (else: the one it routes to the API server from)
+TOCSIN_TEST_HOST_IP   an address of this machine that pods can reach (else: the one it routes to the cluster from)
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from e2e.cluster import Kubectl, fresh_namespace, is_offered
+from e2e.host import EVERYWHERE, build_host_service, find_host_address
+from e2e.release import Release, installed
+from tocsin_cli.embedded.kafka import EmbeddedKafka
 
 ROOT = Path(__file__).resolve().parents[2]
 CRD_FILE = ROOT / "operator" / "tocsin_operator" / "crd" / "notificationpipelines.yaml"
@@ -45,3 +50,51 @@ def kubectl(crd: None) -> Iterator[Kubectl]:
     del crd  # it need only be there
     with fresh_namespace("tocsin-e2e") as kubectl:
         yield kubectl
+
+
+@pytest.fixture(scope="session")
+def image() -> str:
+    """Name the image under test."""
+    name = os.environ.get("TOCSIN_TEST_IMAGE", "")
+    if not name:
+        pytest.skip("no image to run in pods: set TOCSIN_TEST_IMAGE to an image of this checkout that the cluster has")
+    return name
+
+
+@pytest.fixture(scope="session")
+def host_address() -> str:
+    """Name an address of this machine that pods can reach."""
+    return find_host_address()
+
+
+@pytest.fixture(scope="session")
+def host_kafka(host_address: str) -> Iterator[EmbeddedKafka]:
+    """A real Kafka on this machine, for pods."""
+    with EmbeddedKafka(host=EVERYWHERE, advertised_host=host_address) as kafka:
+        yield kafka
+
+
+class Site(NamedTuple):
+    """A namespace with an operator that looks after it alone, and a Kafka at kafka:9092."""
+
+    kubectl: Kubectl
+    release: Release
+
+    def explain(self) -> str:
+        """Return what helps whoever reads a failed wait."""
+        pods = self.kubectl.ask("get", "npl,deployments,pods", "-o", "wide").out
+        events = self.kubectl.ask("get", "events", "--sort-by=.lastTimestamp").out
+        return f"{pods}\n{events}\n{self.release.logs()}"
+
+
+@pytest.fixture(scope="module")
+def site(image: str, host_address: str, host_kafka: EmbeddedKafka) -> Iterator[Site]:
+    """Install the operator for one namespace, and wait until it runs."""
+    port = int(host_kafka.bootstrap_servers.rpartition(":")[2])
+    with (
+        fresh_namespace("tocsin-e2e") as kubectl,
+        installed(image, f"watchNamespaces={{{kubectl.namespace}}}") as release,
+    ):
+        kubectl.apply(*build_host_service("kafka", host_address, port, service_port=9092))
+        release.wait_ready()
+        yield Site(kubectl, release)
