@@ -69,15 +69,6 @@ class Scaler:
             await self._clusters.evict_unused()
 
 
-async def apply_ingestion_replicas(api: KubernetesAPI, pipeline: Pipeline, deployment: DeploymentFacts) -> bool:
-    """Set ingestion's replicas to what the spec says (none while suspended) unless they are; return whether written."""
-    wanted = 0 if pipeline.spec.suspend else pipeline.spec.ingestion.replicas
-    if deployment.desired == wanted:
-        return False
-    await api.apply_scale(pipeline.namespace, deployment.name, wanted)
-    return True
-
-
 class ClusterWorld:
     """What the loop reads and writes, in a cluster."""
 

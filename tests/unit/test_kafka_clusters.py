@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+
+from tocsin_core.settings import KafkaConnection
+from tocsin_operator.errors import AccessForbidden, KubernetesFailure, ObjectMissing
+from tocsin_operator.kafka_clusters import (
+    ConnectionInvalid,
+    KafkaClusters,
+    SecretForbidden,
+    SecretIncomplete,
+    SecretMissing,
+    name_cluster,
+    qualify_brokers,
+)
+from tocsin_operator.model import Pipeline, parse_pipeline
+
+FORBIDDEN = (
+    'secrets "kafka-user" is forbidden: User "system:serviceaccount:tocsin-system:tocsin-operator" '
+    'cannot get resource "secrets" in API group "" in the namespace "shop"'
+)
+
+
+def build_pipeline(name: str = "orders", namespace: str = "shop", **kafka: Any) -> Pipeline:
+    spec = {
+        "kafka": {"bootstrapServers": ["kafka:9092"], "topic": {"name": "orders"}, **kafka},
+        "users": {"configMapRef": {"name": "users"}},
+        "consumer": {"channels": [{"name": "log", "type": "Log"}]},
+    }
+    return parse_pipeline({"metadata": {"name": name, "namespace": namespace, "uid": name}, "spec": spec})
+
+
+SASL = {"securityProtocol": "SASL_PLAINTEXT", "credentialsSecretRef": {"name": "kafka-user"}}
+
+
+class Client:
+    """Stands where a client that librdkafka would start threads for stands; nothing here asks it anything."""
+
+    def __init__(self, connection: KafkaConnection, *, client_id: str) -> None:
+        self.connection = connection
+        self.client_id = client_id
+        self.is_closed = False
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+
+class Secrets:
+    """The Secrets of a cluster."""
+
+    def __init__(self, **secrets: dict[str, str] | KubernetesFailure) -> None:
+        self.secrets = secrets
+        self.reads = 0
+
+    async def read(self, kind: str, namespace: str, name: str) -> dict[str, Any]:
+        assert (kind, bool(namespace)) == ("Secret", True)
+        self.reads += 1
+        found = self.secrets.get(name.replace("-", "_"), ObjectMissing("not found"))
+        if isinstance(found, KubernetesFailure):
+            raise found
+        return {"data": {key: base64.b64encode(value.encode()).decode() for key, value in found.items()}}
+
+
+class Time:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def build_clusters(**secrets: dict[str, str] | KubernetesFailure) -> tuple[KafkaClusters, Secrets, Time]:
+    api, now = Secrets(**secrets), Time()
+    return KafkaClusters(api, open_admin=Client, now=now), api, now  # type: ignore[arg-type]
+
+
+USER = {"username": "ada", "password": "pw-of-ada"}
+
+
+@pytest.mark.parametrize(
+    ("broker", "expected"),
+    [
+        ("kafka:9092", "kafka.shop.svc:9092"),
+        ("kafka.other:9092", "kafka.other:9092"),
+        ("broker.example.org:9092", "broker.example.org:9092"),
+        ("10.0.0.7:9092", "10.0.0.7:9092"),
+        ("[fd00::1]:9092", "[fd00::1]:9092"),
+        ("localhost:9092", "localhost:9092"),
+    ],
+)
+def test_a_bare_host_means_the_service_of_the_pipeline_s_namespace(broker: str, expected: str) -> None:
+    assert qualify_brokers([broker], "shop") == [expected]
+
+
+async def test_pipelines_with_one_connection_share_a_client() -> None:
+    clusters, _, _ = build_clusters()
+    first = await clusters.admin_for(build_pipeline("a"))
+    assert await clusters.admin_for(build_pipeline("b")) is first
+
+
+async def test_the_same_name_in_another_namespace_is_another_cluster() -> None:
+    clusters, _, _ = build_clusters()
+    first = await clusters.admin_for(build_pipeline(namespace="a"))
+    assert await clusters.admin_for(build_pipeline(namespace="b")) is not first
+
+
+async def test_another_user_is_another_connection() -> None:
+    clusters, _, _ = build_clusters(kafka_user=USER, other={"username": "bob", "password": "x"})
+    first = await clusters.admin_for(build_pipeline(**SASL))
+    other = {**SASL, "credentialsSecretRef": {"name": "other"}}
+    assert await clusters.admin_for(build_pipeline(**other)) is not first
+
+
+async def test_credentials_and_certificates_come_from_the_secrets() -> None:
+    tls = {"ca.crt": "CA", "tls.crt": "CERT", "tls.key": "KEY"}
+    clusters, _, _ = build_clusters(kafka_user=USER, kafka_tls=tls)
+    kafka = {**SASL, "securityProtocol": "SASL_SSL", "tlsSecretRef": {"name": "kafka-tls"}}
+    connection = (await clusters.admin_for(build_pipeline(**kafka))).connection  # type: ignore[attr-defined]
+    assert (connection.username, connection.password.get_secret_value()) == ("ada", "pw-of-ada")
+    assert (connection.tls.ca_pem, connection.tls.cert_pem) == ("CA", "CERT")
+    assert connection.tls.key_pem.get_secret_value() == "KEY"
+
+
+async def test_a_secret_is_not_read_at_every_question_but_again_after_a_while() -> None:
+    clusters, api, now = build_clusters(kafka_user=USER)
+    for now.now in (0, 30, 60, 61):
+        await clusters.admin_for(build_pipeline(**SASL))
+    assert api.reads == 2
+
+
+async def test_a_changed_secret_opens_another_client() -> None:
+    clusters, api, now = build_clusters(kafka_user=USER)
+    first = await clusters.admin_for(build_pipeline(**SASL))
+    api.secrets["kafka_user"] = {**USER, "password": "changed"}
+    now.now = 61
+    assert await clusters.admin_for(build_pipeline(**SASL)) is not first
+
+
+async def test_a_secret_that_was_not_accepted_is_read_again_at_once() -> None:
+    clusters, api, _ = build_clusters(kafka_user=USER)
+    pipeline = build_pipeline(**SASL)
+    await clusters.admin_for(pipeline)
+    clusters.forget_secrets(pipeline)
+    await clusters.admin_for(pipeline)
+    assert api.reads == 2
+
+
+async def test_a_client_that_nobody_asks_for_is_closed() -> None:
+    clusters, _, now = build_clusters()
+    idle = await clusters.admin_for(build_pipeline(namespace="a"))
+    now.now = 500
+    used = await clusters.admin_for(build_pipeline(namespace="b"))
+    now.now = 700
+    await clusters.evict_unused()
+    assert (idle.is_closed, used.is_closed) == (True, False)  # type: ignore[attr-defined]
+
+
+async def test_closing_closes_every_client() -> None:
+    clusters, _, _ = build_clusters()
+    clients = [await clusters.admin_for(build_pipeline(namespace=namespace)) for namespace in "ab"]
+    await clusters.close()
+    assert all(client.is_closed for client in clients)  # type: ignore[attr-defined]
+
+
+async def test_a_missing_secret_is_named_with_the_command_that_makes_it() -> None:
+    clusters, _, _ = build_clusters()
+    with pytest.raises(SecretMissing, match="shop/kafka-user does not exist") as caught:
+        await clusters.admin_for(build_pipeline(**SASL))
+    assert caught.value.advice.startswith("create it: kubectl -n shop create secret generic kafka-user")
+    assert caught.value.reason == "SecretMissing"
+
+
+async def test_a_forbidden_secret_is_named_with_the_command_that_allows_it() -> None:
+    clusters, _, _ = build_clusters(kafka_user=AccessForbidden(FORBIDDEN))
+    with pytest.raises(SecretForbidden) as caught:
+        await clusters.admin_for(build_pipeline(**SASL))
+    assert caught.value.advice == (
+        "allow it: kubectl -n shop create rolebinding tocsin-secret-reader "
+        "--clusterrole=tocsin-secret-reader --serviceaccount=tocsin-system:tocsin-operator"
+    )
+
+
+async def test_a_secret_without_its_keys_is_named_with_the_keys() -> None:
+    clusters, _, _ = build_clusters(kafka_user={"user": "ada"})
+    with pytest.raises(SecretIncomplete, match="has no username and no password"):
+        await clusters.admin_for(build_pipeline(**SASL))
+
+
+async def test_an_impossible_connection_is_refused_without_repeating_secrets() -> None:
+    clusters, _, _ = build_clusters(kafka_user=USER)
+    with pytest.raises(ConnectionInvalid) as caught:
+        await clusters.admin_for(build_pipeline(**SASL, bootstrapServers=["no-port"]))
+    assert "brokers" in str(caught.value)
+    assert "pw-of-ada" not in str(caught.value)
+
+
+def test_pipelines_share_a_batch_when_they_share_a_connection() -> None:
+    assert name_cluster(build_pipeline("a")) == name_cluster(build_pipeline("b"))
+    assert name_cluster(build_pipeline(namespace="a")) != name_cluster(build_pipeline(namespace="b"))
+
+
+def test_pipelines_with_secrets_of_two_namespaces_do_not_share_a_batch() -> None:
+    kafka = {**SASL, "bootstrapServers": ["broker.example.org:9092"]}
+    names = {name_cluster(build_pipeline(namespace=namespace, **kafka)) for namespace in "ab"}
+    assert len(names) == 2
