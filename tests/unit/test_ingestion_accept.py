@@ -221,7 +221,7 @@ async def test_a_batch_issues_every_send_before_it_awaits_one() -> None:
 async def test_each_item_of_a_batch_fails_alone_and_stays_in_its_place() -> None:
     acceptor, sink = build(None, errors.QueueFull("full"), errors.KafkaUnavailable("down"), None)
     broken = (await refuse(acceptor, to_id=9)).kind
-    drafts = [draft(2), draft(9), draft(3), draft(2), Problem(broken, "unreadable"), draft(3)]
+    drafts: list[Draft | Problem] = [draft(2), draft(9), draft(3), draft(2), Problem(broken, "unreadable"), draft(3)]
     outcomes = await acceptor.accept_all(drafts, traceparent=TRACE)
     statuses = [outcome.kind.status if isinstance(outcome, Problem) else 202 for outcome in outcomes]
     assert statuses == [202, 404, 503, 503, 404, 202]
