@@ -31,7 +31,7 @@ PASSING = (aiohttp.ClientError, TimeoutError, OSError)
 
 @dataclass(frozen=True, slots=True)
 class LeaseTerms:
-    """Which Lease, whose, and how long, in whole seconds as the API has it (the proportions are client-go's: 15, 10, 2)."""
+    """Which Lease, whose, and for how many whole seconds; the proportions are client-go's (15, 10, 2)."""
 
     namespace: str
     name: str

@@ -37,9 +37,9 @@ class Problem:
 
 
 def find_pod_problems(pods: Iterable[PodFacts], pipeline: Pipeline) -> list[Problem]:
-    """Return one problem per role and reason, of the first pod that has it."""
+    """Return one problem per role and reason, those of the newest pods first: they are what the spec now asks for."""
     found: dict[tuple[str, str], Problem] = {}
-    for pod in sorted(pods, key=lambda each: each.name):
+    for pod in sorted(pods, key=lambda each: (each.age_seconds, each.name)):
         problem = explain_pod(pod, pipeline)
         if problem is not None:
             found.setdefault((pod.role, problem.reason), problem)
@@ -122,7 +122,8 @@ def _explain_crash(pod: PodFacts, pipeline: Pipeline) -> Problem | None:
     if pod.last_exit_reason == "OOMKilled":
         fix = f"raise spec.{pod.role}.resources.limits.memory"
         return Problem("OutOfMemory", f"a pod of the {pod.role} was killed for using more memory than its limit; {fix}")
-    words = pod.last_words[-LAST_WORDS_CHARS:] or f"none; kubectl -n {pipeline.namespace} logs --previous {pod.name}"
+    look = f"none; kubectl -n {pipeline.namespace} logs --previous {pod.name}"
+    words = pod.last_words.splitlines()[-1][-LAST_WORDS_CHARS:] if pod.last_words else look  # a traceback ends with why
     message = f"a pod of the {pod.role} exits with code {pod.last_exit_code}; its last words: {words}"
     return Problem("PodCrashing", message)
 
