@@ -180,7 +180,10 @@ class RecordProducer:
     def _poll_until_stopped(self) -> None:
         producer = self._producer
         while producer is not None and not self._is_stopping.is_set():
-            producer.poll(POLL_SECONDS)
+            try:
+                producer.poll(POLL_SECONDS)
+            except KafkaException as error:  # confluent_kafka raises what is fatal here, instead of calling error_cb
+                self._fatal = translate_exception(error)
             self._polled_at = time.monotonic()
 
     def _on_delivery(self, pending: _Pending, error: KafkaError | None, message: Message) -> None:
