@@ -98,8 +98,11 @@ def test_a_recipient_nobody_knows_is_refused_by_name(quickstart: Kubectl) -> Non
 
 
 def test_kubectl_get_shows_at_a_glance_how_it_is(quickstart: Kubectl) -> None:
-    header, row = quickstart.do("get", "npl", "quickstart").splitlines()
-    columns = dict(zip(header.split(), row.split(), strict=True))
+    def read_columns() -> dict[str, str]:
+        header, row = (line.split() for line in quickstart.do("get", "npl", "quickstart").splitlines())
+        return dict(zip(header, row, strict=True)) if len(row) == len(header) else {}
+
+    columns = wait_until(read_columns, seconds=60, what="every column is filled, lag last")
     assert list(columns)[:-1] == ["NAME", "READY", "REASON", "INGESTION", "CONSUMERS", "DESIRED", "PARTITIONS", "LAG"]
     shown = {name: columns[name] for name in ("READY", "INGESTION", "CONSUMERS", "DESIRED", "PARTITIONS")}
     assert shown == {"READY": "True", "INGESTION": "2", "CONSUMERS": "1", "DESIRED": "1", "PARTITIONS": "12"}
