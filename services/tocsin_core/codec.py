@@ -18,7 +18,7 @@ from tocsin_core.errors import MessageError
 from tocsin_core.message import Notification, Record
 
 EVENT_TYPE = "dev.tocsin.notification.v1"
-TRACEPARENT = re.compile(r"^00-(?P<trace_id>(?!0{32})[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$")
+TRACEPARENT = re.compile(r"^00-(?P<trace_id>(?!0{32})[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z")
 
 _decoder = msgspec.json.Decoder(Notification)
 _encoder = msgspec.json.Encoder()

@@ -30,6 +30,7 @@ from tocsin_core.errors import SettingsError
 ENV_PREFIX = "TOCSIN_"
 ENV_CONFIG_PATH = "TOCSIN_CONFIG"
 DEFAULT_CONFIG_PATH = Path("/etc/tocsin/config/config.yaml")
+SECRET_KEYS = frozenset({"password", "key_pem", "url"})
 
 
 def _split_commas(value: object) -> object:
@@ -280,8 +281,14 @@ def _explain_one(item: Mapping[str, Any]) -> str:
     if item["type"] == "missing":
         variable = ENV_PREFIX + "__".join(str(part).upper() for part in item["loc"])
         return f"{key}: required, and set neither in the file nor as {variable}"
-    shown = "" if "password" in key else f" (got {item['input']!r})"
-    return f"{key}: {item['msg'].removeprefix('Value error, ')}{shown if item['type'] != 'value_error' else ''}"
+    return f"{key}: {item['msg'].removeprefix('Value error, ')}{_show(item)}"
+
+
+def _show(item: Mapping[str, Any]) -> str:
+    """Say what was got, unless it is, or may hold, a secret: whole sections may, and so may addresses."""
+    is_secret = not SECRET_KEYS.isdisjoint(item["loc"])
+    is_scalar = isinstance(item["input"], str | int | float | None)
+    return f" (got {item['input']!r})" if is_scalar and not is_secret and item["type"] != "value_error" else ""
 
 
 def _suggest(location: tuple[str | int, ...]) -> str:
