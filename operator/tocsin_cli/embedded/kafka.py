@@ -108,7 +108,7 @@ class EmbeddedKafka:
         properties: Mapping[str, str] | None = None,
         security: BrokerSecurity | None = None,
         on_progress: Callable[[str], None] = lambda _text: None,
-        start_timeout_seconds: float = 90.0,
+        start_timeout_seconds: float = 120.0,
     ) -> None:
         """Prepare a broker that listens on `host`:`port` (0: a free one) and tells clients `advertised_host`.
 
