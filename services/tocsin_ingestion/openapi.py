@@ -18,7 +18,8 @@ from tocsin_ingestion.problems import KINDS, MEDIA_TYPE, ProblemDetails
 from tocsin_ingestion.validation import FORM_FIELDS, MAX_BATCH_BYTES, MAX_BATCH_ITEMS
 
 DESCRIPTION = """\
-Accepts notifications for a pipeline. A **202** means that Kafka has stored the notification on all in-sync replicas.
+Accepts notifications for a pipeline. A **202** means that Kafka has stored the notification on all in-sync replicas
+(with `producerReturnSuccesses: false`, only that it waits to be sent: it may still be lost).
 Every refusal is `application/problem+json`; **503** stored nothing and says when to repeat (`Retry-After`); **504** may
 or may not have stored: repeat it with the same `Idempotency-Key`.
 
