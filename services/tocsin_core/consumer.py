@@ -186,7 +186,7 @@ class RecordConsumer:
             self._next_commit = self._polled_at + COMMIT_INTERVAL_SECONDS
             self._commit(consumer)
         self._apply_pressure(consumer)
-        if self._group_failure is not None and self._polled_at >= self._next_probe:
+        if not self._assignments and self._polled_at >= self._next_probe:
             self._next_probe = self._polled_at + PROBE_INTERVAL_SECONDS
             self._probe(consumer)
 
@@ -308,11 +308,12 @@ class RecordConsumer:
             time.sleep(COMMIT_RETRY_SECONDS)
 
     def _on_group_error(self, error: KafkaError) -> None:
-        if self._may_fall_back and self.group_protocol == "consumer" and error.code() in _PROTOCOL_REFUSED:
-            self._is_refused = True
+        is_fatal = error.fatal() or error.code() == KafkaError._FATAL  # noqa: SLF001 - public, despite its name
+        if is_fatal and self._may_fall_back and self.group_protocol == "consumer" and self._epoch == 0:
+            self._is_refused = True  # a member that never owned a partition ends fatally: the broker lacks the protocol
             return
         failure = translate(error.code(), error.str())
-        if error.fatal():
+        if is_fatal:
             raise failure
         self._group_failure = failure
         self._complaints.about("records cannot be read", str(failure), advice=failure.advice)
@@ -333,14 +334,14 @@ class RecordConsumer:
             self._connection_failure = None
 
     def _probe(self, consumer: Consumer) -> None:
-        """Ask for the topic again while it is missing: its return makes no noise for a member without partitions."""
-        if not isinstance(self._group_failure, TopicMissing):
-            return
+        """Ask for the topic while nothing is owned: under KIP-848 a missing one is not an error but a silence."""
         try:
             topic = consumer.list_topics(self._settings.topic, PROBE_TIMEOUT_SECONDS).topics[self._settings.topic]
         except (KafkaException, KeyError):
-            return
-        if topic.error is None:
+            return  # an unreachable broker has been told of already
+        if topic.error is not None:
+            self._on_group_error(topic.error)
+        elif isinstance(self._group_failure, TopicMissing):
             self._group_failure = None
 
     def _call_loop(self, function: Callable[..., None], *arguments: Any) -> None:
@@ -350,9 +351,6 @@ class RecordConsumer:
             self._loop.call_soon_threadsafe(function, *arguments)
         except RuntimeError:  # the loop is closed: nobody is left to work
             self._is_stopping.set()
-
-
-_PROTOCOL_REFUSED = frozenset({KafkaError._UNSUPPORTED_FEATURE, KafkaError.UNSUPPORTED_VERSION})  # noqa: SLF001 - public
 
 
 def read_message(message: Message) -> Record:
