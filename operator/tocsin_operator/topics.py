@@ -228,7 +228,11 @@ async def _describe(admin: TopicAdmin, name: str, *, is_new: bool) -> TopicFacts
             return await admin.describe_topic(name)
         except TopicMissing:
             await asyncio.sleep(NEW_TOPIC_PAUSE_SECONDS)
-    return await admin.describe_topic(name)
+    try:
+        return await admin.describe_topic(name)
+    except TopicMissing as error:
+        advice = "create it, or set kafka.topic.management to Managed and the operator does"
+        raise TopicMissing(f"{name} does not exist, or its user may not see it", advice=advice) from error
 
 
 def _version(pipeline: Pipeline) -> Version:

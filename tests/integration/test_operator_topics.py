@@ -1,0 +1,72 @@
+"""Managed topics on a real Kafka: made once, grown, never shrunk."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import pytest
+
+from tocsin_core.admin import KafkaAdmin
+from tocsin_core.errors import TopicMissing
+from tocsin_operator.model import Pipeline, parse_pipeline
+from tocsin_operator.topics import apply_topics
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture
+def name() -> str:
+    """A topic's name that nobody used."""
+    return f"managed-{secrets.token_hex(6)}"
+
+
+def pipeline_of(name: str, **topic: Any) -> Pipeline:
+    spec = {
+        "kafka": {"bootstrapServers": ["kafka:9092"], "topic": {"name": name, **topic}},
+        "users": {"configMapRef": {"name": "people"}},
+        "consumer": {"channels": [{"name": "log", "type": "Log"}]},
+    }
+    return parse_pipeline({"metadata": {"namespace": "shop", "name": "orders", "uid": "u"}, "spec": spec})
+
+
+async def test_a_managed_topic_and_its_dead_letter_topic_are_made_with_their_configuration(
+    admin: KafkaAdmin, name: str
+) -> None:
+    report = await apply_topics(admin, pipeline_of(name, partitions=5, config={"retention.ms": "999999999"}))
+    assert report.facts is not None
+    assert report.facts.partitions == 5
+    assert report.facts.config["retention.ms"] == "999999999"
+    assert [news.reason for news in report.news] == ["TopicCreated", "TopicCreated"]
+    dead_letters = await admin.describe_topic(f"{name}.dlq")
+    assert dead_letters.partitions == 3
+    assert dead_letters.config["retention.ms"] == "1209600000"
+
+
+async def test_looking_again_changes_nothing(admin: KafkaAdmin, name: str) -> None:
+    await apply_topics(admin, pipeline_of(name, partitions=2))
+    assert (await apply_topics(admin, pipeline_of(name, partitions=2))).news == ()
+
+
+async def test_a_managed_topic_grows_and_never_shrinks(admin: KafkaAdmin, name: str) -> None:
+    await apply_topics(admin, pipeline_of(name, partitions=2))
+    grown = await apply_topics(admin, pipeline_of(name, partitions=6))
+    assert [news.reason for news in grown.news] == ["TopicGrown"]
+    assert (await admin.describe_topic(name)).partitions == 6
+    kept = await apply_topics(admin, pipeline_of(name, partitions=3))
+    assert kept.news == ()
+    assert (await admin.describe_topic(name)).partitions == 6
+
+
+async def test_an_external_topic_that_is_missing_is_not_made(admin: KafkaAdmin, name: str) -> None:
+    with pytest.raises(TopicMissing):
+        await apply_topics(admin, pipeline_of(name, management="External"))
+    with pytest.raises(TopicMissing):
+        await admin.describe_topic(name)
+
+
+async def test_an_external_topic_without_its_dead_letter_topic_is_missing_that_one(
+    admin: KafkaAdmin, topic: str
+) -> None:
+    with pytest.raises(TopicMissing, match=r"dlq"):
+        await apply_topics(admin, pipeline_of(topic, management="External"))
