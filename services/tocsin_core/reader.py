@@ -25,12 +25,12 @@ TIMEOUT_SECONDS = 10.0
 
 
 class TopicReader:
-    """Reads one topic forward from where it was told to begin."""
+    """Reads one topic forward, from its end as it is when the reading begins."""
 
-    def __init__(self, connection: KafkaConnection, topic: str, begin: Mapping[int, int], *, client_id: str) -> None:
-        """Prepare to read `topic` from the offsets in `begin`, by partition. Raise KafkaFailure if that cannot work."""
+    def __init__(self, connection: KafkaConnection, topic: str, *, client_id: str) -> None:
+        """Prepare to read `topic`. Raise KafkaFailure if the connection itself cannot work."""
         self._topic = topic
-        self._positions = dict(begin)
+        self._positions: dict[int, int] = {}
         self._lock = asyncio.Lock()
         config = {
             **build_client_config(connection),
@@ -42,27 +42,46 @@ class TopicReader:
         }
         try:
             self._consumer = Consumer(config, logger=logging.getLogger("tocsin.librdkafka"))
-            self._assign()
         except KafkaException as error:
             raise _translate(error.args[0]) from error
 
-    async def read_to(self, ends: Mapping[int, int], *, timeout_seconds: float = TIMEOUT_SECONDS) -> list[Record]:
-        """Return the records before the offsets in `ends` that were not returned yet; what is late comes next time.
+    async def begin(self) -> None:
+        """Take the topic's end as the place to read from. Raise KafkaFailure if the broker does not say it."""
+        async with self._lock:
+            self._positions = await asyncio.to_thread(self._find_ends)
+            self._assign()
 
-        Raise KafkaFailure if the broker refuses.
+    async def read_new(self, *, timeout_seconds: float = TIMEOUT_SECONDS) -> list[Record]:
+        """Return the records up to the topic's end that were not returned yet; what is late comes the next time.
+
+        Raise KafkaFailure if the broker refuses or does not answer.
         """
         async with self._lock:
-            return await asyncio.to_thread(self._read_to, ends, timeout_seconds)
+            return await asyncio.to_thread(self._read_new, timeout_seconds)
 
     async def close(self) -> None:
         """Let the client go."""
         async with self._lock:
             await asyncio.to_thread(self._consumer.close)
 
+    def _find_ends(self) -> dict[int, int]:
+        try:
+            found = self._consumer.list_topics(self._topic, TIMEOUT_SECONDS).topics[self._topic]
+            if found.error is not None:
+                raise _translate(found.error)
+            partitions = [TopicPartition(self._topic, each) for each in found.partitions]
+            return {each.partition: self._find_end(each) for each in partitions}
+        except KafkaException as error:
+            raise _translate(error.args[0]) from error
+
+    def _find_end(self, partition: TopicPartition) -> int:
+        return int(self._consumer.get_watermark_offsets(partition, TIMEOUT_SECONDS, cached=False)[1])
+
     def _assign(self) -> None:
         self._consumer.assign([TopicPartition(self._topic, each, at) for each, at in self._positions.items()])
 
-    def _read_to(self, ends: Mapping[int, int], timeout_seconds: float) -> list[Record]:
+    def _read_new(self, timeout_seconds: float) -> list[Record]:
+        ends = self._find_ends()
         if new := ends.keys() - self._positions.keys():  # the topic has grown
             self._positions |= dict.fromkeys(new, 0)
             self._assign()

@@ -54,7 +54,7 @@ def _run(seconds: float, rate: float, output: Path | None) -> int:
     secret, port = make_webhook_secret(), find_port()
     url = f"http://{HOST}:{port}"
     plan = Plan(
-        title=f"Tocsin demo · up to {rate:g} notifications a second to a webhook that takes {DELAY_SECONDS * 1000:g} ms",
+        title=f"Tocsin demo · up to {rate:g} a second to a webhook that takes {DELAY_SECONDS * 1000:g} ms each",
         manifest=parse_manifest(build_demo_file(url + HOOK_PATH, secret), name="demo"),
         profile=build_demo_profile(seconds, rate),
         come_in_seconds=COME_IN_SECONDS,
@@ -67,13 +67,16 @@ def _run(seconds: float, rate: float, output: Path | None) -> int:
 
 
 async def count_receipts(url: str) -> dict[str, int]:
-    """Return how often the receiver got each webhook-id. Raise TocsinError if requests came without a signature."""
+    """Return how often the receiver got each notification. Raise TocsinError if requests came without a signature.
+
+    A webhook-id is the notification's id and the channel's name, joined by an underscore.
+    """
     async with ClientBuilder().timeout(timedelta(seconds=60)).no_proxy().build() as client:
         response = await client.get(url + RECEIPTS_PATH).build().send()
         receipts = msgspec.json.decode(bytes(await response.bytes()), type=Receipts)
     if receipts.refused:
         raise TocsinError(f"{receipts.refused} requests reached the receiver without a valid signature")
-    return receipts.by_id
+    return {webhook_id.removesuffix(f"_{CHANNEL}"): count for webhook_id, count in receipts.by_id.items()}
 
 
 @contextmanager
@@ -86,7 +89,7 @@ def running_receiver(port: int, secret: str) -> Iterator[None]:
         words = ("--port", str(port), "--secret-file", str(secret_file), "--delay-seconds", str(DELAY_SECONDS))
         module = (str(os.getpid()), "tocsin_cli.demo.receiver", *words)
         command = [sys.executable, "-m", "tocsin_cli.processes.bound", *module]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as process:
+        with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as process:  # noqa: S603 - own words
             try:
                 yield
             finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import Counter
+from collections.abc import Callable
 
 from tocsin_cli.dev.feed import Line, Target, post_lines, read_lines
 from tocsin_cli.dev.ledger import Ledger
@@ -12,6 +13,7 @@ from tocsin_cli.dev.load import Load
 from tocsin_cli.dev.plan import Plan
 from tocsin_cli.poster import Answer, Poster
 
+REASONS_KEPT = 20
 LINE_RETRY_SECONDS = 60.0
 """A line of a file is worth patience; generated load is not, or it would bend to the pipeline it is there to press."""
 
@@ -19,9 +21,10 @@ LINE_RETRY_SECONDS = 60.0
 class Clients:
     """Posts what the plan says and enters the answers into the ledger."""
 
-    def __init__(self, plan: Plan, ledger: Ledger) -> None:
+    def __init__(self, plan: Plan, ledger: Ledger, *, on_remark: Callable[[str], None]) -> None:
         self._plan = plan
         self._ledger = ledger
+        self._on_remark = on_remark
         self.refused_lines = 0
         self.refusals: Counter[str] = Counter()
 
@@ -52,11 +55,17 @@ class Clients:
             self._ledger.accept(answer.notification_id, target.channels)
             return
         self.refused_lines += 1
-        self.refusals[answer.reason] += 1
+        self._count_refusal(answer.reason)
         print(f"line {line.number}: {answer.reason}", file=sys.stderr, flush=True)
 
     def _on_answer(self, answer: Answer) -> None:
         if answer.notification_id is not None:
             self._ledger.accept(answer.notification_id)
-        else:
-            self.refusals[answer.reason] += 1
+            return
+        if answer.reason not in self.refusals and len(self.refusals) < REASONS_KEPT:
+            self._on_remark(f"load refused: {answer.reason}")
+        self._count_refusal(answer.reason)
+
+    def _count_refusal(self, reason: str) -> None:
+        known = reason in self.refusals or len(self.refusals) < REASONS_KEPT
+        self.refusals[reason if known else "other reasons"] += 1

@@ -53,7 +53,7 @@ class ConsumerFleet:
 
     async def stop(self) -> None:
         """Drain every process and wait for all of them, those that left earlier too."""
-        self.is_open = False
+        self.is_open, self.wanted = False, 0
         for child in self._running:
             self._dismiss(child)
         self._running.clear()

@@ -18,10 +18,10 @@ IN_FLIGHT = 512
 
 
 def build_body(number: int, user_id: str) -> bytes:
-    """Return the body of the load's notification with this number."""
+    """Return the body of the load's notification with this number; users write to themselves, as senders are known."""
     return msgspec.json.encode(
         {
-            "fromID": "tocsin",
+            "fromID": user_id,
             "toID": user_id,
             "title": f"Order {number}",
             "message": f"Your order {number} is on its way.",

@@ -21,6 +21,9 @@ ENDS = {
     "notification suppressed": End.SUPPRESSED,
 }
 LOUD_LEVELS = ("warning", "error", "critical")
+LIBRDKAFKA = "tocsin.librdkafka"
+OPEN_TO_EVERYBODY = "everybody who reaches this port may post"
+"""Right in a cluster; here only this machine reaches the port."""
 
 
 class LogLine(msgspec.Struct, frozen=True):
@@ -28,6 +31,7 @@ class LogLine(msgspec.Struct, frozen=True):
 
     event: str = ""
     level: str = ""
+    logger: str = ""
     notification_id: str | None = None
     channel: str | None = None
     to_id: str | None = None
@@ -77,7 +81,9 @@ class ReceiptReader:
 
 def _remark(entry: LogLine) -> str:
     is_loud = entry.level in LOUD_LEVELS or entry.event == "notification dead-lettered"
-    if not is_loud:
+    # librdkafka warns of what it repeats by itself, which a broker that began a second ago always makes it do.
+    is_passing = entry.logger == LIBRDKAFKA and entry.event.endswith("retrying")
+    if not is_loud or is_passing or entry.event == OPEN_TO_EVERYBODY:
         return ""
     details = (entry.notification_id, entry.channel, entry.reason, entry.error)
     return " ".join([entry.event, *(detail for detail in details if detail)])

@@ -49,7 +49,7 @@ class Session:
         self._ledger = Ledger([channel.name for channel in channels])
         log_channels = {channel.name for channel in channels if channel.type == "Log"}
         self._receipts = ReceiptReader(self._ledger, log_channels=log_channels)
-        self.clients = Clients(plan, self._ledger)
+        self.clients = Clients(plan, self._ledger, on_remark=screen.remark)
 
     @property
     def elapsed_seconds(self) -> float:
@@ -86,7 +86,7 @@ class Session:
         stack.push_async_callback(admin.close)
         await apply_topics(admin, resource)
         if self._plan.receiver is None:
-            self._acceptances = await stack.enter_async_context(Acceptances(kafka, admin, self._ledger))
+            self._acceptances = await stack.enter_async_context(Acceptances(kafka, self._ledger))
         services = await stack.enter_async_context(
             Services(root, environment, on_line=self._on_line, on_remark=self._screen.remark)
         )

@@ -164,7 +164,7 @@ class Child:
 def _build_environment(additions: Mapping[str, str]) -> dict[str, str]:
     # What the shell sets for another service must not change what runs here.
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(ENV_PREFIX)}
-    return {**inherited, "PYTHONUNBUFFERED": "1", **additions}
+    return {**inherited, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1", **additions}
 
 
 async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
