@@ -16,6 +16,8 @@ from uuid import uuid4
 
 PIPELINES = "notificationpipelines.tocsin.dev"
 POLL_SECONDS = 0.5
+SMALL = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}}
+"""What a test's pods ask for, so that many fit on a small node."""
 
 
 class Answer(NamedTuple):

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from crd_cases import build_pipeline
-from e2e.cluster import wait_until
+import crd_cases
+from e2e.cluster import SMALL, wait_until
 from e2e.conftest import Site
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -20,6 +20,8 @@ USERS = {
     "metadata": {"name": "orders-users"},
     "data": {"users.yaml": '"1": {name: Ada}'},
 }
+# Several pipelines at once must fit on a small node.
+MODEST = {"spec.ingestion.resources": SMALL, "spec.consumer.resources": SMALL, "spec.ingestion.replicas": 1}
 SASL = {"spec.kafka.securityProtocol": "SASL_PLAINTEXT", "spec.kafka.credentialsSecretRef": {"name": "no-such-secret"}}
 
 
@@ -59,11 +61,15 @@ MISTAKES = (
 )
 
 
+def build_pipeline(name: str, changes: dict[str, Any]) -> dict[str, Any]:
+    return crd_cases.build_pipeline({"spec.kafka.topic.name": name, **MODEST, **changes}, name=name)
+
+
 @pytest.fixture(scope="module")
 def mistakes(site: Site) -> Iterator[Site]:
     """Apply all of them at once: the operator takes them side by side, and so does the waiting."""
     site.kubectl.apply(USERS)
-    site.kubectl.apply(*(build_pipeline({"spec.kafka.topic.name": m.name, **m.changes}, name=m.name) for m in MISTAKES))
+    site.kubectl.apply(*(build_pipeline(mistake.name, mistake.changes) for mistake in MISTAKES))
     yield site
     site.kubectl.do("delete", "npl", "--all")
 
@@ -96,8 +102,7 @@ def test_a_pipeline_that_cannot_work_is_not_ready(mistakes: Site, mistake: Mista
 
 def test_a_mistake_that_is_mended_is_forgotten(site: Site) -> None:
     kubectl = site.kubectl
-    changes = {"spec.kafka.topic.name": "mended", "spec.users.configMapRef.name": "late-users"}
-    kubectl.apply(build_pipeline(changes, name="mended"))
+    kubectl.apply(build_pipeline("mended", {"spec.users.configMapRef.name": "late-users"}))
     wait_until(
         lambda: kubectl.conditions("mended").get("Degraded", {}).get("reason") == "UsersMissing",
         seconds=SAID_SECONDS,
@@ -117,7 +122,7 @@ def test_a_mistake_that_is_mended_is_forgotten(site: Site) -> None:
 def test_an_image_that_cannot_be_pulled_is_named(site: Site) -> None:
     kubectl = site.kubectl
     kubectl.apply(USERS)
-    kubectl.apply(build_pipeline({"spec.kafka.topic.name": "no-image"}, name="no-image"))
+    kubectl.apply(build_pipeline("no-image", {}))
     site.release.kubectl.do("set", "env", "deployment/tocsin", "TOCSIN_OPERATOR_IMAGE=docker.io/library/tocsin:nowhere")
     try:
         condition = wait_until(

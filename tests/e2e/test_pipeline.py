@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from e2e.cluster import PIPELINES, Kubectl, wait_until
+from e2e.cluster import PIPELINES, SMALL, Kubectl, wait_until
 from e2e.conftest import Site
 from e2e.host import serve_webhooks
 
@@ -66,7 +66,8 @@ def build_pipeline(name: str, *, channel: dict[str, Any], **consumer: Any) -> di
         "spec": {
             "kafka": {"bootstrapServers": ["kafka:9092"], "topic": {"name": name, "partitions": PARTITIONS}},
             "users": {"configMapRef": {"name": "quickstart-users"}},
-            "consumer": {"channels": [channel], **consumer},
+            "ingestion": {"resources": SMALL},
+            "consumer": {"channels": [channel], "resources": SMALL, **consumer},
         },
     }
 
