@@ -94,11 +94,9 @@ class ClusterWorld:
         if pipeline is None:
             return {}
         admin = await self._clusters.admin_for(pipeline)
-        try:
-            answers = await admin.observe_groups([(target.group, target.topic) for target in targets])
-        except NotAuthenticated:
+        answers = await admin.observe_groups([(target.group, target.topic) for target in targets])
+        if any(isinstance(answer, NotAuthenticated) for answer in answers.values()):
             self._clusters.forget_secrets(pipeline)
-            raise
         return {target.key: answers[target.group, target.topic] for target in targets}
 
     async def observe_replicas(self, target: Target) -> Seen | None:

@@ -144,6 +144,9 @@ class KafkaAdmin:
         topics = await self._describe_topics(sorted({topic for _, topic in pairs}))
         counts = {name: len(found.partitions) for name, found in topics.items() if not isinstance(found, KafkaFailure)}
         known = [pair for pair in pairs if pair[1] in counts]
+        absent = await self._await_coordinators(sorted({group for group, _ in known}))
+        lost = [pair for pair in known if pair[0] in absent]
+        known = [pair for pair in known if pair[0] not in absent]
         # Commits are read before the ends: the other way round, a busy group could seem ahead of its own topic.
         commits = await self._list_committed(known, counts)
         starts, ends = await asyncio.gather(
@@ -153,7 +156,7 @@ class KafkaAdmin:
         observed: dict[tuple[str, str], Observation] = {pair: topics[pair[1]] for pair in pairs}
         for pair, committed in zip(known, commits, strict=True):
             observed[pair] = _build_observation(pair[1], starts, ends, committed)
-        return observed
+        return {**observed, **{pair: absent[pair[0]] for pair in lost}}
 
     async def group_members(self, group: str) -> int:
         """Return how many members the group has now; a group nobody heard of has none. Raise KafkaFailure."""
@@ -212,6 +215,28 @@ class KafkaAdmin:
             (each.topic, each.partition): value if isinstance(value, KafkaFailure) else value.offset
             for each, value in zip(futures, found, strict=True)
         }
+
+    async def _await_coordinators(self, groups: Sequence[str]) -> dict[str, KafkaFailure]:
+        """Return the groups whose coordinator cannot be asked for commits, after waiting for those that start or move.
+
+        librdkafka (2.16.0 and before) dereferences NULL, and takes the process with it, when an admin client's request
+        for commits is answered "not coordinator"; a description of the group survives the same answer.
+        """
+        clock = asyncio.get_running_loop().time
+        deadline, failures, asked = clock() + self._timeout_seconds, dict[str, KafkaFailure](), list(groups)
+        while asked:
+            futures = self._open.describe_consumer_groups(asked, **self._bounded)
+            found = await self._await_each([futures[group] for group in asked], fine=Code.GROUP_ID_NOT_FOUND)
+            answers = dict(zip(asked, found, strict=True))
+            failures |= {group: each for group, each in answers.items() if isinstance(each, KafkaFailure)}
+            asked = [group for group in asked if group in failures and failures[group].code in COORDINATOR_PASSES]
+            if clock() > deadline:
+                break
+            for group in asked:
+                del failures[group]
+            if asked:
+                await asyncio.sleep(COORDINATOR_SECONDS)
+        return failures
 
     async def _list_committed(
         self, pairs: Sequence[tuple[str, str]], counts: Mapping[str, int]
