@@ -1,0 +1,74 @@
+"""Slots: who may send, and how busy the process was."""
+
+from __future__ import annotations
+
+import pytest
+
+from tocsin_consumer.slots import Slots
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def take_all(slots: Slots, channel: str) -> int:
+    taken = 0
+    while slots.is_free(channel):
+        slots.take(channel)
+        taken += 1
+    return taken
+
+
+def test_one_channel_has_every_slot() -> None:
+    assert take_all(Slots(10, ["a"], clock=Clock()), "a") == 10
+
+
+def test_a_greedy_channel_leaves_the_others_their_own_slots() -> None:
+    slots = Slots(64, ["a", "b", "c"], clock=Clock())
+    assert take_all(slots, "a") == 44
+    assert take_all(slots, "b") == 10
+    assert take_all(slots, "c") == 10
+    assert slots.in_use == 64
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 3, 5])
+def test_few_slots_are_all_usable_by_any_channel_or_leave_each_at_least_one(concurrency: int) -> None:
+    slots = Slots(concurrency, ["a", "b"], clock=Clock())
+    take_all(slots, "a")
+    take_all(slots, "b")
+    assert slots.in_use == concurrency
+
+
+def test_a_slot_that_is_not_free_cannot_be_taken() -> None:
+    slots = Slots(1, ["a"], clock=Clock())
+    slots.take("a")
+    with pytest.raises(RuntimeError, match="no slot is free for channel 'a'"):
+        slots.take("a")
+
+
+def test_busy_time_is_counted_per_slot_and_not_while_nothing_is_sent() -> None:
+    clock, busy = Clock(), list[float]()
+    slots = Slots(4, ["a"], clock=clock, on_busy=busy.append)
+    clock.now = 5.0
+    slots.take("a")
+    slots.take("a")
+    clock.now = 7.0
+    slots.release("a")
+    clock.now = 8.0
+    slots.release("a")
+    clock.now = 20.0
+    slots.account()
+    assert sum(busy) == 2 * 2.0 + 1.0
+
+
+def test_a_long_send_shows_before_it_ends() -> None:
+    clock, busy = Clock(), list[float]()
+    slots = Slots(4, ["a"], clock=clock, on_busy=busy.append)
+    slots.take("a")
+    clock.now = 3.0
+    slots.account()
+    assert sum(busy) == 3.0
