@@ -7,10 +7,10 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 
-from tocsin_cli.dev.feed import Line, Target, post_lines, read_lines
 from tocsin_cli.dev.ledger import Ledger
 from tocsin_cli.dev.load import Load
 from tocsin_cli.dev.plan import Plan
+from tocsin_cli.feed import Line, Target, post_lines, read_lines
 from tocsin_cli.poster import Answer, Poster
 
 REASONS_KEPT = 20

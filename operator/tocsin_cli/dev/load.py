@@ -8,8 +8,8 @@ from itertools import cycle
 
 import msgspec
 
-from tocsin_cli.dev.feed import Post
 from tocsin_cli.dev.profile import Profile
+from tocsin_cli.feed import Post
 from tocsin_cli.poster import Answer
 
 TICK_SECONDS = 0.02

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from tocsin_cli.dev.feed import Line, Target, post_lines, read_lines, read_target
+from tocsin_cli.feed import Line, Target, post_lines, read_lines, read_target
 from tocsin_cli.poster import Answer
 from tocsin_core.message import MAX_BODY_BYTES
 
