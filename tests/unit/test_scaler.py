@@ -1,0 +1,298 @@
+"""The scaling loop's ports in a cluster. The API here only remembers; what a server makes of it, tests/e2e ask one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from tocsin_core.errors import KafkaFailure, KafkaUnavailable, NotAuthenticated
+from tocsin_core.lag import PartitionOffsets
+from tocsin_operator.cache import Cache
+from tocsin_operator.errors import ObjectMissing, WriteConflict
+from tocsin_operator.model import Pipeline
+from tocsin_operator.scaler import ClusterWorld, Scaler, build_target
+from tocsin_operator.scaling.model import Replicas
+from tocsin_operator.scaling.ports import ScaleConflict
+from tocsin_operator.scaling_metrics import ScalingMetrics
+
+BACKLOG = tuple(PartitionOffsets(number, 0, 5_000, 0) for number in range(12))
+IDLE = tuple(PartitionOffsets(number, 0, 5_000, 5_000) for number in range(12))
+
+
+def build_body(status: dict[str, Any] | None = None, **scaling: Any) -> dict[str, Any]:
+    consumer = {"channels": [{"name": "log", "type": "Log"}], "scaling": {"capacityPerSecond": 100, **scaling}}
+    return {
+        "metadata": {"name": "orders", "namespace": "shop", "uid": "u1", "generation": 3},
+        "spec": {
+            "kafka": {"bootstrapServers": ["kafka:9092"], "topic": {"name": "orders"}},
+            "users": {"configMapRef": {"name": "users"}},
+            "consumer": consumer,
+        },
+        "status": status or {},
+    }
+
+
+def build_deployment(replicas: int, version: str) -> dict[str, Any]:
+    labels = {
+        "app.kubernetes.io/name": "tocsin",
+        "app.kubernetes.io/instance": "orders",
+        "app.kubernetes.io/component": "consumer",
+        "app.kubernetes.io/managed-by": "tocsin-operator",
+    }
+    owner = {
+        "apiVersion": "tocsin.dev/v1alpha1",
+        "kind": "NotificationPipeline",
+        "name": "orders",
+        "uid": "u1",
+        "controller": True,
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {
+            "name": "orders-consumer",
+            "namespace": "shop",
+            "uid": "d1",
+            "resourceVersion": version,
+            "labels": labels,
+            "ownerReferences": [owner],
+        },
+        "spec": {"replicas": replicas},
+        "status": {"replicas": replicas, "readyReplicas": replicas},
+    }
+
+
+@dataclass
+class API:
+    """Remembers what was written; `fresh` is what a read of the Deployment finds."""
+
+    fresh: dict[str, Any] = field(default_factory=dict)
+    conflicts: int = 0
+    gone: bool = False
+    scaled: list[tuple[str, str, int, str]] = field(default_factory=list)
+    statuses: list[dict[str, Any]] = field(default_factory=list)
+    managers: list[str] = field(default_factory=list)
+    events: list[tuple[str, str, str]] = field(default_factory=list)
+
+    async def read(self, kind: str, namespace: str, name: str) -> dict[str, Any]:
+        assert (kind, namespace, name) == ("Deployment", "shop", "orders-consumer")
+        if not self.fresh:
+            raise ObjectMissing("no such Deployment")
+        return self.fresh
+
+    async def apply_scale(
+        self, namespace: str, deployment: str, replicas: int, *, resource_version: str = ""
+    ) -> dict[str, Any]:
+        if self.conflicts:
+            self.conflicts -= 1
+            raise WriteConflict("the object has been modified")
+        self.scaled.append((namespace, deployment, replicas, resource_version))
+        return {}
+
+    async def apply_status(self, pipeline: Pipeline, status: dict[str, Any], *, field_manager: str) -> dict[str, Any]:
+        assert pipeline.name == "orders"
+        if self.gone:
+            raise ObjectMissing("no such pipeline")
+        self.statuses.append(status)
+        self.managers.append(field_manager)
+        return {}
+
+    async def emit_event(
+        self, pipeline: Pipeline, *, reason: str, message: str, level: str = "Normal", **_: str
+    ) -> None:
+        assert pipeline.name == "orders"
+        self.events.append((level, reason, message))
+
+
+@dataclass
+class Admin:
+    """Answers with what it is given."""
+
+    answer: tuple[PartitionOffsets, ...] | KafkaFailure = IDLE
+    asked: list[list[tuple[str, str]]] = field(default_factory=list)
+
+    async def observe_groups(self, pairs: list[tuple[str, str]]) -> dict[tuple[str, str], Any]:
+        self.asked.append(pairs)
+        return dict.fromkeys(pairs, self.answer)
+
+
+@dataclass
+class Clusters:
+    admin: Admin = field(default_factory=Admin)
+    forgotten: int = 0
+
+    async def admin_for(self, pipeline: Pipeline) -> Admin:
+        assert pipeline.name == "orders"
+        return self.admin
+
+    def forget_secrets(self, pipeline: Pipeline) -> None:
+        assert pipeline.name == "orders"
+        self.forgotten += 1
+
+
+@dataclass
+class Clock:
+    now: float = 1_800_000_000.0
+
+    def now_seconds(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@dataclass
+class Room:
+    """A scaler with everything around it."""
+
+    body: dict[str, Any] = field(default_factory=build_body)
+    api: API = field(default_factory=API)
+    clusters: Clusters = field(default_factory=Clusters)
+    clock: Clock = field(default_factory=Clock)
+    cache: Cache = field(default_factory=Cache)
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+
+    def __post_init__(self) -> None:
+        self.cache.observe_pipeline("ADDED", self.body)
+        self.see_deployment(1, "7")
+        self.scaler = Scaler(
+            api=self.api,  # type: ignore[arg-type]
+            cache=self.cache,
+            clusters=self.clusters,  # type: ignore[arg-type]
+            clock=self.clock,
+            metrics=ScalingMetrics(self.registry),
+        )
+
+    def see_deployment(self, replicas: int, version: str) -> None:
+        self.cache.observe_child("MODIFIED", build_deployment(replicas, version))
+
+    async def run(self, passes: int = 1) -> None:
+        for _ in range(passes):
+            await self.scaler.run_pass()
+            self.clock.now += 5
+
+    def metric(self, name: str) -> float | None:
+        return self.registry.get_sample_value(f"tocsin_scaling_{name}", {"namespace": "shop", "name": "orders"})
+
+
+@pytest.fixture
+def room() -> Room:
+    return Room()
+
+
+async def test_consumers_are_scaled_at_the_version_that_was_seen(room: Room) -> None:
+    room.clusters.admin.answer = BACKLOG
+    await room.run()
+    assert room.api.scaled == [("shop", "orders-consumer", 6, "7")]
+
+
+async def test_the_question_is_about_the_pipeline_s_group_and_topic(room: Room) -> None:
+    await room.run()
+    assert room.clusters.admin.asked == [[("shop.orders", "orders")]]
+
+
+async def test_an_action_is_an_event_with_both_numbers(room: Room) -> None:
+    room.clusters.admin.answer = BACKLOG
+    await room.run()
+    level, reason, message = room.api.events[0]
+    assert (level, reason) == ("Normal", "ConsumersScaledOut")
+    assert message.startswith("from 1 to 6: ")
+
+
+async def test_the_status_is_the_scaler_s_own_part_and_nothing_else(room: Room) -> None:
+    await room.run()
+    (status,) = room.api.statuses
+    assert set(status) == {"kafka", "scaling", "conditions"}
+    assert [each["type"] for each in status["conditions"]] == ["ScalingActive", "KafkaReachable"]
+    assert all(each["observedGeneration"] == 3 for each in status["conditions"])
+    assert room.api.managers == ["tocsin-scaler"]
+
+
+async def test_an_idle_pipeline_is_written_once(room: Room) -> None:
+    await room.run(passes=100)
+    assert len(room.api.statuses) <= 3  # the first look, what it learns of arrivals, and the window that fills
+
+
+async def test_a_stale_cache_costs_one_read_and_not_the_decision(room: Room) -> None:
+    room.clusters.admin.answer = BACKLOG
+    room.api.conflicts = 1
+    room.api.fresh = build_deployment(2, "9")
+    await room.run()
+    assert room.api.scaled == [("shop", "orders-consumer", 6, "9")]
+
+
+async def test_a_conflict_is_told_to_the_loop_in_its_own_words(room: Room) -> None:
+    room.api.conflicts = 1
+    world = ClusterWorld(api=room.api, cache=room.cache, clusters=room.clusters)  # type: ignore[arg-type]
+    (target,) = world.list_targets()
+    with pytest.raises(ScaleConflict):
+        await world.apply_scale(target, 3, "7")
+
+
+async def test_replicas_come_from_the_deployment_the_watch_told_of(room: Room) -> None:
+    world = ClusterWorld(api=room.api, cache=room.cache, clusters=room.clusters)  # type: ignore[arg-type]
+    (target,) = world.list_targets()
+    seen = await world.observe_replicas(target)
+    assert seen == (Replicas(spec=1, ready=1), "7")
+
+
+async def test_credentials_that_were_refused_are_read_again(room: Room) -> None:
+    room.clusters.admin.answer = NotAuthenticated("wrong password")
+    await room.run()
+    assert room.clusters.forgotten == 1
+
+
+async def test_an_unreachable_broker_becomes_a_condition_and_one_warning(room: Room) -> None:
+    room.clusters.admin.answer = KafkaUnavailable("no broker answers", advice="check bootstrapServers")
+    await room.run(passes=60)
+    reachable = room.api.statuses[-1]["conditions"][1]
+    assert (reachable["status"], reachable["reason"]) == ("False", "BrokerUnreachable")
+    assert reachable["message"] == "no broker answers; check bootstrapServers"
+    assert [reason for _, reason, _ in room.api.events].count("BrokerUnreachable") == 1
+    assert room.api.scaled == []
+
+
+async def test_a_broker_that_comes_back_turns_the_condition_at_once(room: Room) -> None:
+    room.clusters.admin.answer = KafkaUnavailable("no broker answers")
+    await room.run()
+    room.clusters.admin.answer = IDLE
+    await room.run(passes=3)
+    assert room.api.statuses[-1]["conditions"][1]["status"] == "True"
+
+
+async def test_a_pipeline_that_vanishes_while_it_is_written_is_no_error(room: Room) -> None:
+    room.api.gone = True
+    await room.run()
+    assert room.api.statuses == []
+
+
+async def test_a_deleted_pipeline_leaves_no_gauges(room: Room) -> None:
+    await room.run()
+    assert room.metric("partitions") == 12
+    room.cache.observe_pipeline("DELETED", room.body)
+    other = build_body()
+    other["metadata"] |= {"name": "orders", "namespace": "elsewhere", "uid": "u2"}
+    room.cache.observe_pipeline("ADDED", other)
+    await room.run(passes=2)
+    assert room.metric("partitions") is None
+
+
+async def test_every_input_of_a_decision_is_a_metric(room: Room) -> None:
+    room.clusters.admin.answer = BACKLOG
+    await room.run()
+    assert room.metric("total_lag") == 60_000
+    assert room.metric("capacity_per_second") == 100
+    assert room.metric("desired_replicas") == 6
+    assert room.metric("replicas") == 1
+
+
+def test_a_target_remembers_what_the_status_says() -> None:
+    status = {"scaling": {"capacityPerSecond": 42.0, "capacitySource": "Observed"}}
+    cache = Cache()
+    cache.observe_pipeline("ADDED", build_body(status))
+    target = build_target(cache.pipelines["shop/orders"])
+    assert target.restored.windows[0].per_second == 42.0
+    assert target.config.capacity_per_second == 100
