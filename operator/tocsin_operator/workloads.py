@@ -1,7 +1,7 @@
 """Applying a pipeline's children: what is missing is made, what drifted is repaired, what is as it was costs nothing.
 
-A child that exists under our name but without our labels is somebody else's and is left alone: forcing it would take
-it over, and its owner reference would have it deleted with the pipeline.
+A child that exists under our name, with neither our labels nor our pipeline for an owner, is somebody else's and is left
+alone: forcing it would take it over, and its owner reference would have it deleted with the pipeline.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Workloads:
     async def _apply_child(self, pipeline: Pipeline, body: dict[str, Any]) -> Problem | None:
         if not self.cache.knows(identify(body)):
             found = await self._look(body)
-            if found is not None and find_pipeline_key(found) != pipeline.key:
+            if found is not None and not _is_ours(found, pipeline):
                 what = f"{body['kind']} {body['metadata']['name']}"
                 fix = f"rename the pipeline, or delete it: kubectl -n {pipeline.namespace} delete {what.lower()}"
                 return Problem("NameTaken", f"{what} exists and is not this pipeline's; {fix}")
@@ -85,3 +85,9 @@ class Workloads:
         answer = await self.api.apply({**body, "spec": spec}, field_manager=OPERATOR)
         # Nobody has seen its resourceVersion yet, and the controllers are about to move it.
         return replace(parse_deployment(answer), resource_version="")
+
+
+def _is_ours(found: dict[str, Any], pipeline: Pipeline) -> bool:
+    """Return whether an object is the pipeline's: by its owner, or by labels that outlived an owner of the same name."""
+    owners = found["metadata"].get("ownerReferences", [])
+    return find_pipeline_key(found) == pipeline.key or any(owner.get("uid") == pipeline.uid for owner in owners)
