@@ -1,7 +1,7 @@
 """Questions to a Kafka cluster, and the few changes Tocsin makes to one: topics are created and grown, never shrunk.
 
 librdkafka's admin requests are asynchronous already; their futures are awaited here, and no thread is spent on them.
-Every call ends within `timeout_seconds`. A wrong password would only look like a timeout, so the client's error events
+Every request ends within `timeout_seconds`. A wrong password would only look like a timeout, so the client's error events
 are read while a call waits: NotAuthenticated is raised as soon as the broker says it.
 """
 
@@ -35,7 +35,7 @@ from tocsin_core.settings import KafkaConnection
 EVENT_SECONDS = 0.1
 TIMEOUT_SECONDS = 10.0
 GRACE_SECONDS = 1.0
-COORDINATOR_SECONDS = 0.2
+AGAIN_SECONDS = 0.1
 NO_OFFSET = -1001
 
 FAILURE_RECENT_SECONDS = 35.0
@@ -110,12 +110,16 @@ class KafkaAdmin:
         replication_factor: int | None = None,
         config: Mapping[str, str] | None = None,
     ) -> None:
-        """Create a topic; one that exists is fine, whatever its shape. Raise KafkaFailure."""
+        """Create a topic and return when the broker tells of it; one that exists is fine, whatever its shape.
+
+        Raise KafkaFailure.
+        """
         topic = NewTopic(
             name, partitions, -1 if replication_factor is None else replication_factor, config=dict(config or {})
         )
         futures = self._open.create_topics([topic], **self._bounded)
         await self._await(futures[name], fine=Code.TOPIC_ALREADY_EXISTS)
+        await self._await_partitions(name, 1)
 
     async def grow_topic(self, name: str, partitions: int) -> None:
         """Give a topic at least that many partitions; more are left alone. Raise TopicMissing or another failure."""
@@ -125,6 +129,7 @@ class KafkaAdmin:
         if len(found.partitions) < partitions:
             futures = self._open.create_partitions([NewPartitions(name, partitions)], **self._bounded)
             await self._await(futures[name])
+            await self._await_partitions(name, partitions)
 
     async def observe_group(self, group: str, topic: str) -> tuple[PartitionOffsets, ...]:
         """Return where a topic's partitions start and end and what the group committed, ordered by partition.
@@ -144,9 +149,11 @@ class KafkaAdmin:
         topics = await self._describe_topics(sorted({topic for _, topic in pairs}))
         counts = {name: len(found.partitions) for name, found in topics.items() if not isinstance(found, KafkaFailure)}
         known = [pair for pair in pairs if pair[1] in counts]
-        absent = await self._await_coordinators(sorted({group for group, _ in known}))
-        lost = [pair for pair in known if pair[0] in absent]
-        known = [pair for pair in known if pair[0] not in absent]
+        # A request for commits that is answered "not coordinator" makes librdkafka (2.16.0 and before) dereference NULL
+        # and takes the process with it; a description of the group survives the same answer, so it goes first.
+        groups = await self._describe_groups(sorted({group for group, _ in known}))
+        lost = [pair for pair in known if isinstance(groups[pair[0]], KafkaFailure)]
+        known = [pair for pair in known if pair not in lost]
         # Commits are read before the ends: the other way round, a busy group could seem ahead of its own topic.
         commits = await self._list_committed(known, counts)
         starts, ends = await asyncio.gather(
@@ -156,22 +163,14 @@ class KafkaAdmin:
         observed: dict[tuple[str, str], Observation] = {pair: topics[pair[1]] for pair in pairs}
         for pair, committed in zip(known, commits, strict=True):
             observed[pair] = _build_observation(pair[1], starts, ends, committed)
-        return {**observed, **{pair: absent[pair[0]] for pair in lost}}
+        return {**observed, **{pair: groups[pair[0]] for pair in lost}}
 
     async def group_members(self, group: str) -> int:
         """Return how many members the group has now; a group nobody heard of has none. Raise KafkaFailure."""
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + self._timeout_seconds
-        while True:
-            futures = self._open.describe_consumer_groups([group], **self._bounded)
-            try:
-                found = await self._await(futures[group], fine=Code.GROUP_ID_NOT_FOUND)
-            except KafkaUnavailable as error:  # librdkafka repeats the other requests by itself, but not this one
-                if error.code not in COORDINATOR_PASSES or clock() > deadline:
-                    raise
-                await asyncio.sleep(COORDINATOR_SECONDS)
-            else:
-                return len(found.members) if found else 0
+        found = (await self._describe_groups([group]))[group]
+        if isinstance(found, KafkaFailure):
+            raise found
+        return len(found.members) if found else 0
 
     async def close(self) -> None:
         """Let the client go. Calling it twice is fine; any other call afterwards raises KafkaUnavailable."""
@@ -195,6 +194,16 @@ class KafkaAdmin:
         futures = self._open.describe_topics(TopicCollection(list(names)), **self._bounded)
         return dict(zip(names, await self._await_each(futures[name] for name in names), strict=True))
 
+    async def _await_partitions(self, name: str, count: int) -> None:
+        """Wait until a topic is seen with its partitions: the controller answers before brokers have heard of it."""
+        deadline = asyncio.get_running_loop().time() + self._timeout_seconds
+        while asyncio.get_running_loop().time() < deadline:
+            found = (await self._describe_topics([name]))[name]
+            is_there = not isinstance(found, KafkaFailure) and len(found.partitions) >= count
+            if is_there or isinstance(found, NotAuthorized):  # who may create need not be one who may describe
+                return
+            await asyncio.sleep(AGAIN_SECONDS)
+
     async def _describe_config(self, topic: str) -> dict[str, str]:
         resource = ConfigResource(ResourceType.TOPIC, topic)
         try:
@@ -216,27 +225,23 @@ class KafkaAdmin:
             for each, value in zip(futures, found, strict=True)
         }
 
-    async def _await_coordinators(self, groups: Sequence[str]) -> dict[str, KafkaFailure]:
-        """Return the groups whose coordinator cannot be asked for commits, after waiting for those that start or move.
+    async def _describe_groups(self, groups: Sequence[str]) -> dict[str, Any]:
+        """Return each group's description, None for one nobody knows, or its KafkaFailure.
 
-        librdkafka (2.16.0 and before) dereferences NULL, and takes the process with it, when an admin client's request
-        for commits is answered "not coordinator"; a description of the group survives the same answer.
+        Coordinators that start or move are waited for: librdkafka repeats other requests by itself, but not this one.
         """
         clock = asyncio.get_running_loop().time
-        deadline, failures, asked = clock() + self._timeout_seconds, dict[str, KafkaFailure](), list(groups)
+        deadline, answers, asked = clock() + self._timeout_seconds, dict[str, Any](), list(groups)
         while asked:
             futures = self._open.describe_consumer_groups(asked, **self._bounded)
             found = await self._await_each([futures[group] for group in asked], fine=Code.GROUP_ID_NOT_FOUND)
-            answers = dict(zip(asked, found, strict=True))
-            failures |= {group: each for group, each in answers.items() if isinstance(each, KafkaFailure)}
-            asked = [group for group in asked if group in failures and failures[group].code in COORDINATOR_PASSES]
+            answers |= dict(zip(asked, found, strict=True))
+            asked = [group for group in asked if getattr(answers[group], "code", 0) in COORDINATOR_PASSES]
             if clock() > deadline:
                 break
-            for group in asked:
-                del failures[group]
             if asked:
-                await asyncio.sleep(COORDINATOR_SECONDS)
-        return failures
+                await asyncio.sleep(AGAIN_SECONDS)
+        return answers
 
     async def _list_committed(
         self, pairs: Sequence[tuple[str, str]], counts: Mapping[str, int]
