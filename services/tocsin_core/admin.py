@@ -1,8 +1,8 @@
 """Questions to a Kafka cluster, and the few changes Tocsin makes to one: topics are created and grown, never shrunk.
 
 librdkafka's admin requests are asynchronous already; their futures are awaited here, and no thread is spent on them.
-Every request ends within `timeout_seconds`. A wrong password would only look like a timeout, so the client's error events
-are read while a call waits: NotAuthenticated is raised as soon as the broker says it.
+Every request ends within `timeout_seconds`. A wrong password would only look like a timeout, so the client's error
+events are read while a call waits: NotAuthenticated is raised as soon as the broker says it.
 """
 
 from __future__ import annotations
