@@ -23,6 +23,9 @@ REPEATABLE = (NO_ANSWER, 409, 503, 504)
 """Under an Idempotency-Key all of these can be repeated: the id stays the same whatever became of the first try."""
 FIRST_RETRY_SECONDS = 0.5
 TIMEOUT_SECONDS = 60.0
+LET_GO_SECONDS = 0.05
+"""pyreqwest's own thread still needs the interpreter when a client is dropped; a process that ends in that moment is
+aborted by it, which befell one `tocsin send` in five."""
 LONGEST_RETRY_AFTER_SECONDS = 5.0
 
 
@@ -70,6 +73,8 @@ class Poster:
     async def __aexit__(self, *_: object) -> None:
         if self._client is not None:
             await self._client.close()
+            self._client = None
+            await asyncio.sleep(LET_GO_SECONDS)
 
     async def post(self, body: bytes) -> Answer:
         """Post one JSON body and return the last answer; repeat for up to `retry_seconds` where that can help."""
