@@ -1,7 +1,7 @@
 """Applying a pipeline's children: what is missing is made, what drifted is repaired, what is as it was costs nothing.
 
-A child that exists under our name, with neither our labels nor our pipeline for an owner, is somebody else's and is left
-alone: forcing it would take it over, and its owner reference would have it deleted with the pipeline.
+A child that exists under our name, with neither our labels nor our pipeline for an owner, is somebody else's and is
+left alone: forcing it would take it over, and its owner reference would have it deleted with the pipeline.
 """
 
 from __future__ import annotations
@@ -88,6 +88,6 @@ class Workloads:
 
 
 def _is_ours(found: dict[str, Any], pipeline: Pipeline) -> bool:
-    """Return whether an object is the pipeline's: by its owner, or by labels that outlived an owner of the same name."""
+    """Return whether an object is the pipeline's: by its owner, or by labels left from an earlier one of its name."""
     owners = found["metadata"].get("ownerReferences", [])
     return find_pipeline_key(found) == pipeline.key or any(owner.get("uid") == pipeline.uid for owner in owners)

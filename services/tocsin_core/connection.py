@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from enum import IntEnum
+from pathlib import Path
 from typing import Any, Protocol
 
 from tocsin_core.errors import (
@@ -183,7 +184,8 @@ def choose_cause(known: KafkaFailure | None, news: KafkaFailure) -> KafkaFailure
 
 def check_files(tls: TLSSettings) -> None:
     """Raise SettingsError naming the key and the file that cannot be read; librdkafka's own words name neither."""
-    for key, path in (("ca_file", tls.ca_file), ("cert_file", tls.cert_file), ("key_file", tls.key_file)):
+    cert_file, key_file = _find_client_certificate(tls)
+    for key, path in (("ca_file", tls.ca_file), ("cert_file", cert_file), ("key_file", key_file)):
         try:
             if path is not None:
                 path.open("rb").close()
@@ -211,12 +213,20 @@ def build_client_config(connection: KafkaConnection) -> dict[str, Any]:
 
 
 def _build_tls_config(tls: TLSSettings) -> dict[str, str]:
+    cert_file, key_file = _find_client_certificate(tls)
     chosen = {
         "ssl.ca.location": str(tls.ca_file) if tls.ca_file else None,
-        "ssl.certificate.location": str(tls.cert_file) if tls.cert_file else None,
-        "ssl.key.location": str(tls.key_file) if tls.key_file else None,
+        "ssl.certificate.location": str(cert_file) if cert_file else None,
+        "ssl.key.location": str(key_file) if key_file else None,
         "ssl.ca.pem": tls.ca_pem,
         "ssl.certificate.pem": tls.cert_pem,
         "ssl.key.pem": tls.key_pem.get_secret_value() if tls.key_pem else None,
     }
     return {key: value for key, value in chosen.items() if value}
+
+
+def _find_client_certificate(tls: TLSSettings) -> tuple[Path | None, Path | None]:
+    """Return the files of the client's certificate and key; a Secret that holds a CA alone has neither, by right."""
+    pair = (tls.cert_file, tls.key_file)
+    is_absent = all(path is not None and not path.exists() for path in pair)
+    return (None, None) if is_absent else pair

@@ -156,7 +156,9 @@ def build_tls_context(channel: str, settings: EmailSettings) -> ssl.SSLContext |
     if settings.security == "None":
         return None
     try:
-        return ssl.create_default_context(cafile=settings.ca_file)
+        # The Secret's ca.crt is for servers with a CA of their own; without it, the system's CAs count.
+        is_private = settings.ca_file is not None and settings.ca_file.exists()
+        return ssl.create_default_context(cafile=settings.ca_file if is_private else None)
     except OSError as error:  # ssl.SSLError is one
         raise SettingsError(f"channel {channel!r}: email.ca_file {settings.ca_file} is not usable: {error}") from error
 
