@@ -27,7 +27,7 @@ CHILD_KINDS = (
     "networkpolicies.networking.k8s.io",
     "poddisruptionbudgets",
 )
-MINE = ("-l", "app.kubernetes.io/managed-by=tocsin-operator")
+MINE = ("--show-managed-fields", "--selector=app.kubernetes.io/managed-by=tocsin-operator")
 USERS = {
     "apiVersion": "v1",
     "kind": "ConfigMap",
