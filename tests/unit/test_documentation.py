@@ -1,0 +1,73 @@
+"""What the pages say is so: commands are run by tests, resources are valid, links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from documentation import PAGES, ROOT, read_blocks
+from tocsin_cli.resource.documents import read_documents
+from tocsin_cli.resource.manifest import check_pipeline
+
+LOCAL = "tests/integration/test_readme.py"
+CLUSTER = "tests/e2e/test_readme_cluster.py"
+KIND = "tests/e2e/run"
+# Which test file runs a command. A command that is new on a page is missing here until a test runs it.
+RUN_BY = {
+    "make setup": LOCAL,
+    "make demo": LOCAL,
+    "make check": ".ci/run",
+    "make test": ".ci/run",
+    ".venv/bin/tocsin dev -f manifests/samples/quickstart.yaml": LOCAL,
+    ".venv/bin/tocsin dev -f manifests/samples/quickstart.yaml --input my.ndjson": LOCAL,
+    "manifests/kind/up": KIND,
+    "docker build --tag registry.example.org/tocsin:0.1.0 .": KIND,
+    "helm install tocsin charts/tocsin --namespace tocsin-system --create-namespace "
+    "--set image.repository=registry.example.org/tocsin": CLUSTER,
+    "kubectl -n tocsin-system rollout status deployment/tocsin": CLUSTER,
+    "kubectl apply -f manifests/samples/quickstart.yaml": CLUSTER,
+    "kubectl wait --for=condition=Ready npl/quickstart --timeout=3m": CLUSTER,
+    "kubectl get npl": CLUSTER,
+    "kubectl port-forward service/quickstart-ingestion 8080": CLUSTER,
+    "kubectl logs deployment/quickstart-consumer": CLUSTER,
+}
+# What no test can run, and why.
+NOT_RUN = {
+    "docker push registry.example.org/tocsin:0.1.0": "needs a registry of the reader's own",
+    "tilt up": "needs Tilt and kind; tests/unit/test_tiltfile.py evaluates the Tiltfile against stand-ins",
+}
+POST = "curl -sS http://localhost:8080/v1/notifications"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_of_a_page_is_run_by_a_test_that_exists(page: str) -> None:
+    commands = [command for block in read_blocks(page) if block.language == "sh" for command in block.commands]
+    unknown = [each for each in commands if each not in RUN_BY | NOT_RUN and not each.startswith(POST)]
+    assert not unknown
+    assert all((ROOT / RUN_BY[command]).is_file() for command in commands if command in RUN_BY)
+
+
+def test_no_command_is_listed_that_no_page_tells() -> None:
+    told = {command for page in PAGES for block in read_blocks(page) for command in block.commands}
+    assert set(RUN_BY | NOT_RUN) <= told
+
+
+def test_the_resource_of_the_readme_is_accepted() -> None:
+    (block,) = [each for each in read_blocks("README.md") if each.language == "yaml"]
+    (document,) = read_documents(block.text, name="README.md")
+    assert check_pipeline(document, name="README.md")["spec"]["consumer"]["scaling"]["maxReplicas"] == 24
+
+
+@pytest.mark.parametrize("page", [*PAGES, "SECURITY.md", "CHANGELOG.md"])
+def test_links_within_the_project_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    targets = [target for target in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in target]
+    assert all((Path(ROOT / page).parent / target).exists() for target in targets)
+
+
+def test_the_promise_is_the_same_wherever_it_is_given() -> None:
+    pages = [(ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/delivery.md")]
+    promises = [re.findall(r"(?:^> .*\n)+", text, re.MULTILINE)[0] for text in pages]
+    assert promises[0] == promises[1]
