@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -98,6 +99,21 @@ def fresh_namespace(prefix: str) -> Iterator[Kubectl]:
         yield Kubectl(name)
     finally:
         Kubectl().ask("delete", "namespace", name, "--wait=false")
+
+
+@contextmanager
+def forwarded(kubectl: Kubectl, service: str) -> Iterator[str]:
+    """Forward a free local port to a Service, as a user would, and give its URL."""
+    words = ["kubectl", "--namespace", kubectl.namespace, "port-forward", f"service/{service}", ":8080"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        try:
+            found = re.search(r"127\.0\.0\.1:(\d+)", line)
+            assert found, line
+            yield f"http://127.0.0.1:{found[1]}"
+        finally:
+            process.terminate()
 
 
 def is_offered() -> bool:

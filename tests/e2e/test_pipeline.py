@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from e2e.cluster import PIPELINES, SMALL, Kubectl, wait_until
+from e2e.cluster import PIPELINES, SMALL, Kubectl, forwarded, wait_until
 from e2e.conftest import Site
 from e2e.host import serve_webhooks
 
@@ -41,21 +37,6 @@ def wait_ready(site: Site, name: str) -> None:
     words = ("wait", "--for=condition=Ready", f"{PIPELINES}/{name}", f"--timeout={READY_SECONDS}s")
     answer = site.kubectl.ask(*words)
     assert answer.code == 0, f"{answer.err}\n{site.explain()}"
-
-
-@contextmanager
-def forwarded(kubectl: Kubectl, service: str) -> Iterator[str]:
-    """Forward a free local port to a Service, as a user would, and give its URL."""
-    words = ["kubectl", "--namespace", kubectl.namespace, "port-forward", f"service/{service}", ":8080"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        try:
-            found = re.search(r"127\.0\.0\.1:(\d+)", line)
-            assert found, line
-            yield f"http://127.0.0.1:{found[1]}"
-        finally:
-            process.terminate()
 
 
 def build_pipeline(name: str, *, channel: dict[str, Any], **consumer: Any) -> dict[str, Any]:
