@@ -21,6 +21,7 @@ from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, ApiException, Configuration
 from kubernetes.aio.config import ConfigException
 
+from tocsin_operator import metrics
 from tocsin_operator.errors import APIUnavailable, translate_status
 from tocsin_operator.model import GROUP, KIND, PLURAL, VERSION, Pipeline
 
@@ -185,12 +186,15 @@ class KubernetesAPI:
             )
             url += f"?{urlencode(query)}" if query else ""
             answer = await self._client.call_api(method, url, headers, sent, _request_timeout=REQUEST_TIMEOUT)
-            return _parse(answer.status, await answer.read(), what)
+            data = await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            metrics.api_requests.labels(method, "0").inc()
             reason = str(error) or type(error).__name__
             raise APIUnavailable(f"{what}: the API server does not answer: {reason}") from error
         except ApiException as error:
             raise translate_status(error.status or 0, f"{what}: {error.reason}") from error
+        metrics.api_requests.labels(method, str(answer.status)).inc()
+        return _parse(answer.status, data, what)
 
 
 def _parse(status: int, data: bytes, what: str) -> dict[str, Any]:

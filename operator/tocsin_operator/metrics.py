@@ -19,9 +19,10 @@ queue_length = Gauge(
 
 api_requests = Counter(
     "tocsin_operator_api_requests",
-    "Requests to the API server, by verb, kind and HTTP status.",
-    ["verb", "kind", "code"],
+    "Requests to the API server besides watches, by HTTP method and status.",
+    ["method", "code"],
 )
+"""Code 0 is no answer."""
 
 pipelines = Gauge("tocsin_operator_pipelines", "Pipelines known to this operator.")
 
