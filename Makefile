@@ -11,9 +11,6 @@ JSON ?=
 help: ## list the words
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-18s %s\n", $$1, $$2}'
 
-requirements/all.txt requirements/image.txt: pyproject.toml
-	@echo "$@ is older than pyproject.toml: run 'make lock'" >&2
-
 .PHONY: lock
 lock: ## pin every dependency with its hashes (needs uv on PATH)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
