@@ -66,8 +66,8 @@ class Kubectl(NamedTuple):
         status = self.read(PIPELINES, pipeline).get("status", {})
         return {each["type"]: each for each in status.get("conditions", [])}
 
-    def _scope(self) -> list[str]:
-        return ["--namespace", self.namespace] if self.namespace else []
+    def _scope(self) -> tuple[str, ...]:
+        return ("--namespace", self.namespace) if self.namespace else ()
 
 
 def run_command(*words: str, standard_input: str = "", timeout_seconds: float = 300) -> Answer:

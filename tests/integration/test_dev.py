@@ -23,7 +23,7 @@ pytestmark = pytest.mark.kafka
 
 QUICKSTART = Path(__file__).parents[2] / "manifests" / "samples" / "quickstart.yaml"
 TOCSIN = (sys.executable, "-m", "tocsin_cli.__main__")
-GOOD = [
+GOOD: list[dict[str, Any]] = [
     *({"fromID": 1, "toID": 2, "message": f"to two, number {number}"} for number in range(40)),
     {"fromID": "1", "toID": "3", "message": "Größe, 你好, مرحبا, 🎉", "title": "naïve"},
     {"fromID": 1, "toID": 3, "message": "long " + "ä" * 32_000},

@@ -76,7 +76,7 @@ async def serve(mailbox: Mailbox) -> AsyncIterator[Serve]:
 
 def build(port: int, **options: Any) -> EmailChannel:
     fields = {"host": "127.0.0.1", "port": port, "from_address": "alerts@tocsin.example", "security": "None"}
-    return EmailChannel("mail", EmailSettings(**fields | {"timeout_seconds": 5.0} | options))
+    return EmailChannel("mail", EmailSettings.model_validate(fields | {"timeout_seconds": 5.0} | options))
 
 
 @pytest.fixture

@@ -64,11 +64,11 @@ class Stage:
 async def test_a_child_is_ready_when_it_says_so_and_drains_when_asked(tmp_path: Path) -> None:
     stage = Stage(tmp_path, "good")
     await asyncio.wait_for(stage.child.wait_ready(), 30)
-    assert stage.child.state is State.READY
+    before = stage.child.state
     await stage.child.stop()
     assert (stage.folder / "drained").exists()
     assert stage.lines == [b"hello from good\n"]
-    assert stage.child.state is State.STOPPED
+    assert (before, stage.child.state) == (State.READY, State.STOPPED)
 
 
 async def test_a_child_that_crashes_is_started_again_and_says_so(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 
@@ -12,8 +13,8 @@ TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 
-def notification(**changes: object) -> Notification:
-    return Notification(**{"id": "n1", "from_id": "1", "to_id": "2", "message": "hi", **changes})  # type: ignore[arg-type]
+def notification(**changes: Any) -> Notification:
+    return Notification(**{"id": "n1", "from_id": "1", "to_id": "2", "message": "hi", **changes})
 
 
 def record(*headers: tuple[str, bytes | None], timestamp_ms: int = 0) -> Record:

@@ -5,6 +5,7 @@ from typing import Any
 
 import confluent_kafka
 import pytest
+from pydantic import SecretStr
 
 from tocsin_core.connection import (
     Code,
@@ -100,7 +101,7 @@ def test_that_all_brokers_are_down_does_not_hide_why() -> None:
 
 
 def test_a_plain_connection_carries_no_credentials() -> None:
-    config = build_client_config(KafkaConnection(brokers=["a:1", "b:2"], username="left", password="over"))  # type: ignore[arg-type]
+    config = build_client_config(KafkaConnection(brokers=["a:1", "b:2"], username="left", password=SecretStr("over")))
     assert config["bootstrap.servers"] == "a:1,b:2"
     assert not [key for key in config if key.startswith(("sasl", "ssl"))]
 

@@ -11,7 +11,7 @@ from tocsin_core.consumer_config import GroupProtocol, build_consumer_config
 from tocsin_core.settings import KafkaSettings
 
 
-def build(group_protocol: GroupProtocol = "consumer", *, drain_seconds: float = 30, **fields: Any) -> dict[str, Any]:
+def build(group_protocol: GroupProtocol = "consumer", /, *, drain_seconds: float = 30, **fields: Any) -> dict[str, Any]:
     settings = KafkaSettings(**{"brokers": ["127.0.0.1:1"], "topic": "t", "consumer_group": "g"} | fields)
     return build_consumer_config(settings, client_id="c", group_protocol=group_protocol, drain_seconds=drain_seconds)
 

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
+from tocsin_core.admin import KafkaAdmin
 from tocsin_core.settings import KafkaConnection
 from tocsin_operator.errors import AccessForbidden, KubernetesFailure, ObjectMissing
 from tocsin_operator.kafka_clusters import (
@@ -24,20 +27,22 @@ FORBIDDEN = (
 )
 
 
-def build_pipeline(name: str = "orders", namespace: str = "shop", **kafka: Any) -> Pipeline:
+def build_pipeline(
+    name: str = "orders", *, namespace: str = "shop", kafka: Mapping[str, object] | None = None
+) -> Pipeline:
     spec = {
-        "kafka": {"bootstrapServers": ["kafka:9092"], "topic": {"name": "orders"}, **kafka},
+        "kafka": {"bootstrapServers": ["kafka:9092"], "topic": {"name": "orders"}, **(kafka or {})},
         "users": {"configMapRef": {"name": "users"}},
         "consumer": {"channels": [{"name": "log", "type": "Log"}]},
     }
     return parse_pipeline({"metadata": {"name": name, "namespace": namespace, "uid": name}, "spec": spec})
 
 
-SASL = {"securityProtocol": "SASL_PLAINTEXT", "credentialsSecretRef": {"name": "kafka-user"}}
+SASL: Mapping[str, object] = {"securityProtocol": "SASL_PLAINTEXT", "credentialsSecretRef": {"name": "kafka-user"}}
 
 
-class Client:
-    """Stands where a client that librdkafka would start threads for stands; nothing here asks it anything."""
+class Client(KafkaAdmin):
+    """A client that librdkafka starts no threads for; nothing here asks it anything."""
 
     def __init__(self, connection: KafkaConnection, *, client_id: str) -> None:
         self.connection = connection
@@ -73,7 +78,13 @@ class Time:
 
 def build_clusters(**secrets: dict[str, str] | KubernetesFailure) -> tuple[KafkaClusters, Secrets, Time]:
     api, now = Secrets(**secrets), Time()
-    return KafkaClusters(api, open_admin=Client, now=now), api, now  # type: ignore[arg-type]
+    return KafkaClusters(api, open_admin=Client, now=now), api, now
+
+
+async def client_for(clusters: KafkaClusters, pipeline: Pipeline) -> Client:
+    client = await clusters.admin_for(pipeline)
+    assert isinstance(client, Client)
+    return client
 
 
 USER = {"username": "ada", "password": "pw-of-ada"}
@@ -108,39 +119,39 @@ async def test_the_same_name_in_another_namespace_is_another_cluster() -> None:
 
 async def test_another_user_is_another_connection() -> None:
     clusters, _, _ = build_clusters(kafka_user=USER, other={"username": "bob", "password": "x"})
-    first = await clusters.admin_for(build_pipeline(**SASL))
+    first = await clusters.admin_for(build_pipeline(kafka=SASL))
     other = {**SASL, "credentialsSecretRef": {"name": "other"}}
-    assert await clusters.admin_for(build_pipeline(**other)) is not first
+    assert await clusters.admin_for(build_pipeline(kafka=other)) is not first
 
 
 async def test_credentials_and_certificates_come_from_the_secrets() -> None:
     tls = {"ca.crt": "CA", "tls.crt": "CERT", "tls.key": "KEY"}
     clusters, _, _ = build_clusters(kafka_user=USER, kafka_tls=tls)
     kafka = {**SASL, "securityProtocol": "SASL_SSL", "tlsSecretRef": {"name": "kafka-tls"}}
-    connection = (await clusters.admin_for(build_pipeline(**kafka))).connection  # type: ignore[attr-defined]
-    assert (connection.username, connection.password.get_secret_value()) == ("ada", "pw-of-ada")
+    connection = (await client_for(clusters, build_pipeline(kafka=kafka))).connection
+    assert (connection.username, connection.password) == ("ada", SecretStr("pw-of-ada"))
     assert (connection.tls.ca_pem, connection.tls.cert_pem) == ("CA", "CERT")
-    assert connection.tls.key_pem.get_secret_value() == "KEY"
+    assert connection.tls.key_pem == SecretStr("KEY")
 
 
 async def test_a_secret_is_not_read_at_every_question_but_again_after_a_while() -> None:
     clusters, api, now = build_clusters(kafka_user=USER)
     for now.now in (0, 30, 60, 61):
-        await clusters.admin_for(build_pipeline(**SASL))
+        await clusters.admin_for(build_pipeline(kafka=SASL))
     assert api.reads == 2
 
 
 async def test_a_changed_secret_opens_another_client() -> None:
     clusters, api, now = build_clusters(kafka_user=USER)
-    first = await clusters.admin_for(build_pipeline(**SASL))
+    first = await clusters.admin_for(build_pipeline(kafka=SASL))
     api.secrets["kafka_user"] = {**USER, "password": "changed"}
     now.now = 61
-    assert await clusters.admin_for(build_pipeline(**SASL)) is not first
+    assert await clusters.admin_for(build_pipeline(kafka=SASL)) is not first
 
 
 async def test_a_secret_that_was_not_accepted_is_read_again_at_once() -> None:
     clusters, api, _ = build_clusters(kafka_user=USER)
-    pipeline = build_pipeline(**SASL)
+    pipeline = build_pipeline(kafka=SASL)
     await clusters.admin_for(pipeline)
     clusters.forget_secrets(pipeline)
     await clusters.admin_for(pipeline)
@@ -149,25 +160,25 @@ async def test_a_secret_that_was_not_accepted_is_read_again_at_once() -> None:
 
 async def test_a_client_that_nobody_asks_for_is_closed() -> None:
     clusters, _, now = build_clusters()
-    idle = await clusters.admin_for(build_pipeline(namespace="a"))
+    idle = await client_for(clusters, build_pipeline(namespace="a"))
     now.now = 500
-    used = await clusters.admin_for(build_pipeline(namespace="b"))
+    used = await client_for(clusters, build_pipeline(namespace="b"))
     now.now = 700
     await clusters.evict_unused()
-    assert (idle.is_closed, used.is_closed) == (True, False)  # type: ignore[attr-defined]
+    assert (idle.is_closed, used.is_closed) == (True, False)
 
 
 async def test_closing_closes_every_client() -> None:
     clusters, _, _ = build_clusters()
-    clients = [await clusters.admin_for(build_pipeline(namespace=namespace)) for namespace in "ab"]
+    clients = [await client_for(clusters, build_pipeline(namespace=namespace)) for namespace in "ab"]
     await clusters.close()
-    assert all(client.is_closed for client in clients)  # type: ignore[attr-defined]
+    assert all(client.is_closed for client in clients)
 
 
 async def test_a_missing_secret_is_named_with_the_command_that_makes_it() -> None:
     clusters, _, _ = build_clusters()
     with pytest.raises(SecretMissing, match="shop/kafka-user does not exist") as caught:
-        await clusters.admin_for(build_pipeline(**SASL))
+        await clusters.admin_for(build_pipeline(kafka=SASL))
     assert caught.value.advice.startswith("create it: kubectl -n shop create secret generic kafka-user")
     assert caught.value.reason == "SecretMissing"
 
@@ -175,7 +186,7 @@ async def test_a_missing_secret_is_named_with_the_command_that_makes_it() -> Non
 async def test_a_forbidden_secret_is_named_with_the_command_that_allows_it() -> None:
     clusters, _, _ = build_clusters(kafka_user=AccessForbidden(FORBIDDEN))
     with pytest.raises(SecretForbidden) as caught:
-        await clusters.admin_for(build_pipeline(**SASL))
+        await clusters.admin_for(build_pipeline(kafka=SASL))
     assert caught.value.advice == (
         "allow it: kubectl -n shop create rolebinding tocsin-secret-reader "
         "--clusterrole=tocsin-secret-reader --serviceaccount=tocsin-system:tocsin-operator"
@@ -185,13 +196,13 @@ async def test_a_forbidden_secret_is_named_with_the_command_that_allows_it() -> 
 async def test_a_secret_without_its_keys_is_named_with_the_keys() -> None:
     clusters, _, _ = build_clusters(kafka_user={"user": "ada"})
     with pytest.raises(SecretIncomplete, match="has no username and no password"):
-        await clusters.admin_for(build_pipeline(**SASL))
+        await clusters.admin_for(build_pipeline(kafka=SASL))
 
 
 async def test_an_impossible_connection_is_refused_without_repeating_secrets() -> None:
     clusters, _, _ = build_clusters(kafka_user=USER)
     with pytest.raises(ConnectionInvalid) as caught:
-        await clusters.admin_for(build_pipeline(**SASL, bootstrapServers=["no-port"]))
+        await clusters.admin_for(build_pipeline(kafka={**SASL, "bootstrapServers": ["no-port"]}))
     assert "brokers" in str(caught.value)
     assert "pw-of-ada" not in str(caught.value)
 
@@ -203,5 +214,5 @@ def test_pipelines_share_a_batch_when_they_share_a_connection() -> None:
 
 def test_pipelines_with_secrets_of_two_namespaces_do_not_share_a_batch() -> None:
     kafka = {**SASL, "bootstrapServers": ["broker.example.org:9092"]}
-    names = {name_cluster(build_pipeline(namespace=namespace, **kafka)) for namespace in "ab"}
+    names = {name_cluster(build_pipeline(namespace=namespace, kafka=kafka)) for namespace in "ab"}
     assert len(names) == 2

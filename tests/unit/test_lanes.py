@@ -54,7 +54,8 @@ class Courier:
     async def _attempt(self, parcel: Parcel) -> float | None:
         self.running.append(parcel)
         self.has_begun.set()
-        verdict = self._verdicts[id(parcel)] = asyncio.get_running_loop().create_future()
+        verdict: asyncio.Future[float | None] = asyncio.get_running_loop().create_future()
+        self._verdicts[id(parcel)] = verdict
         try:
             return await verdict
         finally:

@@ -160,8 +160,8 @@ class QueueMachine(RuleBasedStateMachine):
         assert len(self.queue) == len(self.owed)
 
     def teardown(self) -> None:
-        for key in self.taken:
-            self.queue.finish(key)
+        for taken in self.taken:
+            self.queue.finish(taken)
         self.clock.now += 10_000
         drained = set()
         while (key := self.queue.take()) is not None:

@@ -10,7 +10,6 @@ import msgspec
 import pytest
 
 from tocsin_core.errors import KafkaUnavailable, NotAuthorized
-from tocsin_operator.children.naming import Role
 from tocsin_operator.conditions import find_condition
 from tocsin_operator.events import select_events
 from tocsin_operator.facts import DeploymentFacts, PodFacts, parse_deployment, parse_pod
@@ -70,10 +69,13 @@ def pod(**changes: Any) -> PodFacts:
     return replace(facts, **changes)
 
 
-def world(*problems: Problem, **deployments: DeploymentFacts | None) -> World:
-    roles: dict[Role, DeploymentFacts | None] = {"ingestion": deployment(), "consumer": deployment()}
-    roles.update(deployments)  # type: ignore[arg-type]
-    return World(roles, problems, DURABLE)
+SERVING = deployment()
+
+
+def world(
+    *problems: Problem, ingestion: DeploymentFacts | None = SERVING, consumer: DeploymentFacts | None = SERVING
+) -> World:
+    return World({"ingestion": ingestion, "consumer": consumer}, problems, DURABLE)
 
 
 def claim(status: dict[str, Any], kind: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 import pytest
 
@@ -174,7 +175,7 @@ def test_a_secret_that_is_not_in_the_file_is_named_with_its_field() -> None:
 
 
 def test_defaults_leave_the_given_object_alone() -> None:
-    given = {"spec": {}}
+    given: dict[str, Any] = {"spec": {}}
     apply_defaults({"properties": {"spec": {"properties": {"a": {"default": {}}}}}}, given)
     assert given == {"spec": {}}
 

@@ -98,7 +98,9 @@ def test_a_lucky_short_window_does_not_outvote_a_long_one() -> None:
 def test_a_hint_that_pods_do_not_reach_is_corrected() -> None:
     config = Config(max_lag_seconds=20, interval_seconds=1, max_replicas=1, capacity_per_second=500)
     looks = work(range(90), arriving=300, finished=100, backlog=0)
-    assert learn(looks, config) == Capacity(pytest.approx(100, rel=0.02), "Observed")  # type: ignore[arg-type]
+    learned = learn(looks, config)
+    assert learned.per_second == pytest.approx(100, rel=0.02)
+    assert learned.source == "Observed"
 
 
 def test_a_hint_below_what_pods_do_stays() -> None:

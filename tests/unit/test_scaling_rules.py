@@ -6,13 +6,13 @@ import pytest
 from scaling_cases import EPOCH, Flow, replay
 from tocsin_operator.scaling.capacity import remember_capacity
 from tocsin_operator.scaling.decide import decide
-from tocsin_operator.scaling.model import Config, LimitedBy, Observation, Reason, Replicas, State
+from tocsin_operator.scaling.model import Config, Decision, LimitedBy, Observation, Reason, Replicas, State
 
 CONFIG = Config(max_lag_seconds=60, interval_seconds=5, capacity_per_second=100)
 UNKNOWN = msgspec.structs.replace(CONFIG, capacity_per_second=None)
 
 
-def watch(flow: Flow, config: Config = CONFIG, seconds: int = 400, state: State | None = None):  # type: ignore[no-untyped-def]  # noqa: ANN201
+def watch(flow: Flow, config: Config = CONFIG, seconds: int = 400, state: State | None = None) -> Decision:
     return replay(flow.looks(0, seconds, config.interval_seconds), config, state)[0]
 
 

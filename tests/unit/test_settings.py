@@ -183,7 +183,7 @@ def test_channel_names_are_unique(write: Any) -> None:
 def test_settings_do_not_change(write: Any) -> None:
     settings = load_settings(write())
     with pytest.raises(ValueError, match="frozen"):
-        settings.kafka.topic = "other"  # type: ignore[misc]
+        settings.kafka.topic = "other"
 
 
 def test_every_field_with_a_password_is_a_secret() -> None:
