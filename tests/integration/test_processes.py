@@ -38,6 +38,12 @@ def main(words):
         time.sleep(0.05)
 """
 
+ELSEWHERE = """
+import sys, sysconfig
+sysconfig.get_config_vars()  # read while the platform still has its own name: the file they are in is named after it
+sys.platform = "elsewhere"
+"""
+
 
 class Stage:
     """A child under test, and what was heard of it."""
@@ -125,7 +131,7 @@ async def main():
 asyncio.run(main())
 """
     if is_linux_call_off:  # as on macOS: only the pipe tells the child
-        (tmp_path / "sitecustomize.py").write_text("import sys; sys.platform = 'elsewhere'\n")
+        (tmp_path / "sitecustomize.py").write_text(ELSEWHERE)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)} if is_linux_call_off else None
     with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
