@@ -43,6 +43,7 @@ check: setup ## ruff, mypy, import contracts, chart, rendered manifests
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy tests
 	$(VENV)/bin/lint-imports
 	$(PY) charts/check.py
 
