@@ -22,7 +22,7 @@ from pyreqwest.client import ClientBuilder
 from tocsin_cli.demo.receiver import HOOK_PATH, HOST, RECEIPTS_PATH, Receipts
 from tocsin_cli.demo.resource import CHANNEL, DELAY_SECONDS, build_demo_file, make_webhook_secret
 from tocsin_cli.demo.verdict import decide_demo_exit_code, explain_demo
-from tocsin_cli.dev.command import add_json_argument, check_output, positive, run_plan
+from tocsin_cli.dev.command import add_output_arguments, check_outputs, positive, run_plan
 from tocsin_cli.dev.plan import Plan, Receiver
 from tocsin_cli.dev.ports import find_port
 from tocsin_cli.dev.profile import build_demo_profile
@@ -40,28 +40,29 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--rate", type=positive, default=300.0, help="notifications a second at the peak (default: 300)"
     )
-    add_json_argument(parser)
+    add_output_arguments(parser)
     arguments = parser.parse_args(words)
     try:
-        check_output(arguments.json)
-        return _run(arguments.seconds, arguments.rate, arguments.json)
+        check_outputs(arguments)
+        return _run(arguments)
     except TocsinError as error:
         print(f"make demo: {error}", file=sys.stderr)
         return USAGE
 
 
-def _run(seconds: float, rate: float, output: Path | None) -> int:
-    secret, port = make_webhook_secret(), find_port()
+def _run(arguments: argparse.Namespace) -> int:
+    rate, secret, port = arguments.rate, make_webhook_secret(), find_port()
     url = f"http://{HOST}:{port}"
     plan = Plan(
         title=f"Tocsin demo · up to {rate:g} a second to a webhook that takes {DELAY_SECONDS * 1000:g} ms each",
         manifest=parse_manifest(build_demo_file(url + HOOK_PATH, secret), name="demo"),
-        profile=build_demo_profile(seconds, rate),
+        profile=build_demo_profile(arguments.seconds, rate),
         come_in_seconds=COME_IN_SECONDS,
         receiver=Receiver(channel=CHANNEL, count=lambda: count_receipts(url)),
+        log=arguments.log,
     )
     with running_receiver(port, secret):
-        tally, _ = run_plan(plan, output=output)
+        tally, _ = run_plan(plan, output=arguments.json)
     print(explain_demo(tally))
     return decide_demo_exit_code(tally)
 

@@ -43,12 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rate", type=positive, metavar="N", help="generate N notifications per second to the file's users"
     )
     parser.add_argument("--seconds", type=positive, metavar="N", help="stop after N seconds")
-    add_json_argument(parser)
+    add_output_arguments(parser)
 
 
-def add_json_argument(parser: argparse.ArgumentParser) -> None:
-    """Add --json, which the demo has too."""
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --json and --log, which the demo has too."""
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what the session came to")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="keep every line that ingestion and consumers log")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -56,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     manifest = read_manifest(arguments.file)
     if manifest.pipeline.spec.suspend:
         raise ResourceError(f"{arguments.file}: spec.suspend: nothing runs while it is true; set it to false")
-    check_output(arguments.json)
+    check_outputs(arguments)
     tally, refused_lines = run_plan(build_plan(arguments, manifest), output=arguments.json)
     return decide_exit_code(tally, refused_lines=refused_lines)
 
@@ -77,6 +78,7 @@ def build_plan(arguments: argparse.Namespace, manifest: Manifest) -> Plan:
         input=source,
         profile=build_steady_profile(arguments.seconds or math.inf, rate) if rate else None,
         seconds=arguments.seconds,
+        log=arguments.log,
     )
 
 
@@ -93,14 +95,14 @@ def run_plan(plan: Plan, *, output: Path | None) -> tuple[Tally, int]:
     return tally, session.clients.refused_lines
 
 
-def check_output(path: Path | None) -> None:
-    """Raise ResourceError if the JSON could not be written there: better said before than after the run."""
-    if path is None:
-        return
-    try:
-        path.touch()
-    except OSError as error:
-        raise ResourceError(f"--json {path}: {error.strerror}; name a file that can be written") from error
+def check_outputs(arguments: argparse.Namespace) -> None:
+    """Empty the files of --json and --log. Raise ResourceError if that fails: better said before than after the run."""
+    for flag, path in (("--json", arguments.json), ("--log", arguments.log)):
+        try:
+            if path is not None:
+                path.write_bytes(b"")
+        except OSError as error:
+            raise ResourceError(f"{flag} {path}: {error.strerror}; name a file that can be written") from error
 
 
 async def _run(plan: Plan, screen: Screen) -> tuple[Session, Tally]:

@@ -42,3 +42,5 @@ class Plan:
     come_in_seconds: float = 0.0
     """How long to wait after the load until the consumers are few again."""
     receiver: Receiver | None = None
+    log: Path | None = None
+    """Where every line that a process writes is kept."""

@@ -12,6 +12,7 @@ import tempfile
 import time
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from tocsin_cli.dev.acceptances import Acceptances
 from tocsin_cli.dev.adapt import adapt_pipeline, build_environment, build_files, write_files
@@ -45,6 +46,7 @@ class Session:
         self._started = time.monotonic()
         self._phase = "starting"
         self._acceptances: Acceptances | None = None
+        self._log: BinaryIO | None = None
         channels = plan.manifest.pipeline.spec.consumer.channels
         self._ledger = Ledger([channel.name for channel in channels])
         log_channels = {channel.name for channel in channels if channel.type == "Log"}
@@ -59,6 +61,8 @@ class Session:
     async def run(self) -> Tally:
         """Run the plan and return what it came to. Raise TocsinError if the pipeline cannot be started."""
         async with AsyncExitStack() as stack:
+            if self._plan.log is not None:
+                self._log = stack.enter_context(self._plan.log.open("ab"))
             backend = await start_backend(self._plan, self._screen, stack)
             pipeline = await self._start_pipeline(backend, stack)
             showing = asyncio.create_task(self._keep_showing(pipeline))
@@ -166,6 +170,8 @@ class Session:
         )
 
     def _on_line(self, name: str, line: bytes) -> None:
+        if self._log is not None:
+            self._log.write(name.encode() + b" " + line)
         reading = self._receipts.read(line)
         if reading.delivered is not None:
             self._screen.deliver(reading.delivered, line)
