@@ -14,25 +14,27 @@ from tocsin_operator.model import Pipeline
 
 def decide_replicas(pipeline: Pipeline, role: Role, deployment: DeploymentFacts) -> int | None:
     """Return the replicas a role must have, None where that is the scaler's business."""
-    if pipeline.spec.suspend:
-        return 0
-    if role == "ingestion":
-        return pipeline.spec.ingestion.replicas
+    fixed = _find_fixed(pipeline, role)
+    if fixed is not None:
+        return fixed
     scaling = pipeline.spec.consumer.scaling
-    if scaling.mode == "Manual":
-        return pipeline.spec.consumer.replicas
     # A pipeline that resumes starts here; from then on the scaler knows better.
     return scaling.min_replicas if deployment.desired == 0 and scaling.min_replicas > 0 else None
 
 
 def decide_first_replicas(pipeline: Pipeline, role: Role) -> int:
     """Return the replicas of a Deployment that is made now: what is fixed, else what the scaler last wanted."""
+    fixed = _find_fixed(pipeline, role)
+    if fixed is not None:
+        return fixed
+    scaling = pipeline.spec.consumer.scaling
+    last = int(pipeline.status.get("consumer", {}).get("desiredReplicas", 0))
+    return min(max(last, scaling.min_replicas), scaling.max_replicas)
+
+
+def _find_fixed(pipeline: Pipeline, role: Role) -> int | None:
     if pipeline.spec.suspend:
         return 0
     if role == "ingestion":
         return pipeline.spec.ingestion.replicas
-    scaling = pipeline.spec.consumer.scaling
-    if scaling.mode == "Manual":
-        return pipeline.spec.consumer.replicas
-    last = int(pipeline.status.get("consumer", {}).get("desiredReplicas", 0))
-    return min(max(last, scaling.min_replicas), scaling.max_replicas)
+    return pipeline.spec.consumer.replicas if pipeline.spec.consumer.scaling.mode == "Manual" else None
