@@ -11,9 +11,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 MESSAGE_MAX_CHARS = 4_096  # the API allows 32768; nobody reads them
+
+
+class Claim(NamedTuple):
+    """A condition before it has a history: what is claimed (None is Unknown), why, and in what words."""
+
+    type: str
+    is_true: bool | None
+    reason: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,24 +36,17 @@ class Transition:
 
 
 def build_condition(
-    condition_type: str,
-    *,
-    is_true: bool | None,
-    reason: str,
-    message: str,
-    generation: int,
-    previous: Iterable[Mapping[str, Any]],
-    now: datetime,
+    claim: Claim, *, generation: int, previous: Iterable[Mapping[str, Any]], now: datetime
 ) -> dict[str, Any]:
-    """Return the condition; `is_true` None is Unknown, and `previous` are the conditions last seen in the status."""
-    status = {True: "True", False: "False", None: "Unknown"}[is_true]
-    before = find_condition(previous, condition_type)
+    """Return the condition for a claim; `previous` are the conditions last seen in the status."""
+    status = {True: "True", False: "False", None: "Unknown"}[claim.is_true]
+    before = find_condition(previous, claim.type)
     is_unmoved = before is not None and before.get("status") == status and before.get("lastTransitionTime")
     return {
-        "type": condition_type,
+        "type": claim.type,
         "status": status,
-        "reason": reason,
-        "message": message[:MESSAGE_MAX_CHARS],
+        "reason": claim.reason,
+        "message": claim.message[:MESSAGE_MAX_CHARS],
         "observedGeneration": generation,
         "lastTransitionTime": before["lastTransitionTime"] if before and is_unmoved else render_time(now),
     }

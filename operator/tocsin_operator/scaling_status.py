@@ -104,15 +104,7 @@ def build_owned_status(report: Report, pipeline: Pipeline, previous: Mapping[str
     """Return all of the status that `tocsin-scaler` owns: fields it leaves out would be deleted."""
     now = datetime.fromtimestamp(report.time_seconds, UTC)
     conditions = [
-        build_condition(
-            claim.type,
-            is_true=claim.is_true,
-            reason=claim.reason,
-            message=claim.message,
-            generation=pipeline.generation,
-            previous=previous.get("conditions", ()),
-            now=now,
-        )
+        build_condition(claim, generation=pipeline.generation, previous=previous.get("conditions", ()), now=now)
         for claim in build_claims(report)
     ]
     return {**build_status(report, previous), "conditions": conditions}

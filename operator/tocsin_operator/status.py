@@ -17,23 +17,13 @@ from typing import Any
 
 from tocsin_operator.children.naming import ROLES, Role, render_selector
 from tocsin_operator.children.services import build_endpoint
-from tocsin_operator.conditions import build_condition, select_owned
+from tocsin_operator.conditions import Claim, build_condition, select_owned
 from tocsin_operator.facts import DeploymentFacts
 from tocsin_operator.model import Pipeline
 from tocsin_operator.problems import Problem
 
 OWNED_CONDITIONS = ("Ready", "Progressing", "Degraded", "TopicDurable")
 OWNED_FIELDS = ("observedGeneration", "ingestion", "consumer")
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A condition before it has a time: what is claimed, why, and in what words."""
-
-    type: str
-    is_true: bool | None
-    reason: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +51,7 @@ def build_status(pipeline: Pipeline, world: World, *, now: datetime) -> dict[str
         "ingestion": {**ingestion, "endpoint": build_endpoint(pipeline)},
         "consumer": {**consumer, "selector": render_selector(pipeline, "consumer")},
         "conditions": [
-            build_condition(
-                claim.type,
-                is_true=claim.is_true,
-                reason=claim.reason,
-                message=claim.message,
-                generation=pipeline.generation,
-                previous=previous,
-                now=now,
-            )
-            for claim in claims
+            build_condition(claim, generation=pipeline.generation, previous=previous, now=now) for claim in claims
         ],
     }
 

@@ -14,9 +14,9 @@ from typing import Protocol
 
 from tocsin_core.admin import TopicFacts
 from tocsin_core.errors import TocsinError, TopicMissing
+from tocsin_operator.conditions import Claim
 from tocsin_operator.model import Pipeline
 from tocsin_operator.problems import Problem, explain_kafka_failure
-from tocsin_operator.status import Claim
 
 DEFAULT_PARTITIONS = 12
 DEAD_LETTER_PARTITIONS = 3

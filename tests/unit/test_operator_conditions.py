@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tocsin_operator.conditions import build_condition, find_transitions, select_owned
+from tocsin_operator.conditions import Claim, build_condition, find_transitions, select_owned
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 LATER = NOON + timedelta(hours=1)
@@ -17,7 +17,7 @@ LATER = NOON + timedelta(hours=1)
 def condition(
     previous: list[dict[str, Any]], now: datetime, *, is_true: bool | None, reason: str = "R", kind: str = "Ready"
 ) -> dict[str, Any]:
-    return build_condition(kind, is_true=is_true, reason=reason, message="m", generation=3, previous=previous, now=now)
+    return build_condition(Claim(kind, is_true, reason, "m"), generation=3, previous=previous, now=now)
 
 
 def test_a_first_condition_starts_now() -> None:
@@ -40,7 +40,7 @@ def test_what_is_not_known_is_unknown_rather_than_false() -> None:
 
 
 def test_a_very_long_message_is_cut_to_what_the_api_server_takes() -> None:
-    long = build_condition("Ready", is_true=True, reason="R", message="x" * 99_999, generation=1, previous=[], now=NOON)
+    long = build_condition(Claim("Ready", True, "R", "x" * 99_999), generation=1, previous=[], now=NOON)
     assert len(long["message"]) <= 32_768
 
 

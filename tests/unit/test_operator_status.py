@@ -10,13 +10,13 @@ import msgspec
 import pytest
 
 from tocsin_core.errors import KafkaUnavailable, NotAuthorized
-from tocsin_operator.conditions import find_condition
+from tocsin_operator.conditions import Claim, find_condition
 from tocsin_operator.events import select_events
 from tocsin_operator.facts import DeploymentFacts, PodFacts, parse_deployment, parse_pod
 from tocsin_operator.model import Pipeline, parse_pipeline
 from tocsin_operator.problems import Problem, explain_kafka_failure, explain_pod, find_pod_problems
 from tocsin_operator.replicas import decide_first_replicas, decide_replicas
-from tocsin_operator.status import Claim, World, build_status, is_status_current
+from tocsin_operator.status import World, build_status, is_status_current
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 DURABLE = Claim("TopicDurable", True, "AcksFromFollowers", "fine")

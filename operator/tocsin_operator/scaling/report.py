@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from tocsin_core.errors import (
     KafkaUnavailable,
@@ -18,6 +18,7 @@ from tocsin_core.errors import (
     TocsinError,
     TopicMissing,
 )
+from tocsin_operator.conditions import Claim
 from tocsin_operator.scaling.capacity import remember_capacity
 from tocsin_operator.scaling.model import Config, Decision, Inputs, Reason, State
 from tocsin_operator.scaling.ports import Report
@@ -33,15 +34,6 @@ FAILURE_REASONS: tuple[tuple[type[TocsinError], str], ...] = (
     (TopicMissing, "TopicMissing"),
     (KafkaUnavailable, "BrokerUnreachable"),
 )
-
-
-class Claim(NamedTuple):
-    """A condition without its history: type, truth (None is Unknown), reason and message."""
-
-    type: str
-    is_true: bool | None
-    reason: str
-    message: str
 
 
 def build_claims(report: Report) -> tuple[Claim, Claim]:
