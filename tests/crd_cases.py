@@ -7,12 +7,11 @@ it, then updated.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from pipelines import Changes
+
 SECRET = {"name": "some-secret"}
-Changes = Mapping[str, Any]
 
 
 class RuleCase(NamedTuple):
@@ -23,29 +22,6 @@ class RuleCase(NamedTuple):
     accepted: Changes
     refused: Changes
     before: Changes | None = None
-
-
-def build_pipeline(changes: Changes, *, name: str = "a-pipeline") -> dict[str, Any]:
-    """Return the smallest pipeline with `changes`, which map dotted paths (numbers index lists) to values."""
-    body: dict[str, Any] = {
-        "apiVersion": "tocsin.dev/v1alpha1",
-        "kind": "NotificationPipeline",
-        "metadata": {"name": name},
-        "spec": {
-            "kafka": {"bootstrapServers": ["kafka:9092"], "topic": {"name": "orders"}},
-            "users": {"configMapRef": {"name": "orders-users"}},
-            "consumer": {"channels": [{"name": "log", "type": "Log"}]},
-        },
-    }
-    for path, value in changes.items():
-        _set(body, path.split("."), copy.deepcopy(value))
-    return body
-
-
-def _set(body: Any, steps: list[str], value: Any) -> None:
-    for step in steps[:-1]:
-        body = body[int(step)] if isinstance(body, list) else body.setdefault(step, {})
-    body[steps[-1]] = value
 
 
 def _channel(**fields: Any) -> Changes:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-import crd_cases
+import pipelines
 from e2e.cluster import SMALL, wait_until
 from e2e.conftest import Site
 
@@ -62,7 +62,7 @@ MISTAKES = (
 
 
 def build_pipeline(name: str, changes: dict[str, Any]) -> dict[str, Any]:
-    return crd_cases.build_pipeline({"spec.kafka.topic.name": name, **MODEST, **changes}, name=name)
+    return pipelines.build_pipeline({"spec.kafka.topic.name": name, **MODEST, **changes}, name=name)
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from crd_cases import CASES, RuleCase, build_pipeline
+from crd_cases import CASES, RuleCase
 from e2e.cluster import PIPELINES, Kubectl, fresh_namespace
+from pipelines import build_pipeline
 
 pytestmark = pytest.mark.cluster
 DRY_RUN = ("--dry-run=server", "-o", "json")

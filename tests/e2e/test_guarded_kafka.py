@@ -21,7 +21,7 @@ from confluent_kafka.admin import (
 )
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
-import crd_cases
+import pipelines
 from e2e.cluster import SMALL, Kubectl, forwarded, wait_until
 from e2e.conftest import Site
 from e2e.host import EVERYWHERE, build_host_service
@@ -82,7 +82,7 @@ def build_pipeline(name: str, *, user: str) -> dict[str, Any]:
         "spec.ingestion.resources": SMALL,
         "spec.consumer.resources": SMALL,
     }
-    return crd_cases.build_pipeline(changes, name=name)
+    return pipelines.build_pipeline(changes, name=name)
 
 
 def grant(kafka: EmbeddedKafka, user: str, prefix: str) -> None:

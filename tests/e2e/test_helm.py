@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-import crd_cases
+import pipelines
 from e2e.cluster import PIPELINES, SMALL, Kubectl, run_command, wait_until
 from e2e.release import CHART, Release, helm, installed
 
@@ -49,7 +49,7 @@ def guarded(release: Release, kubectl: Kubectl) -> Kubectl:
     }
     kubectl.do("create", "secret", "generic", "credentials", "--from-literal=username=a", "--from-literal=password=b")
     kubectl.do("create", "configmap", "orders-users", '--from-literal=users.yaml="1": {name: Ada}')
-    kubectl.apply(crd_cases.build_pipeline(changes, name="guarded"))
+    kubectl.apply(pipelines.build_pipeline(changes, name="guarded"))
     return kubectl
 
 
@@ -137,7 +137,7 @@ def test_the_notes_name_this_release(release: Release) -> None:
 def test_an_uninstall_keeps_pipelines_and_what_they_run(image: str, kubectl: Kubectl) -> None:
     with installed(image, f"watchNamespaces={{{kubectl.namespace}}}") as release:
         release.wait_ready()
-        kubectl.apply(crd_cases.build_pipeline({"spec.consumer.resources": SMALL, "spec.ingestion.resources": SMALL}))
+        kubectl.apply(pipelines.build_pipeline({"spec.consumer.resources": SMALL, "spec.ingestion.resources": SMALL}))
         wait_until(
             lambda: len(kubectl.list("deployments")) == 2, seconds=60, what="it has Deployments", explain=release.logs
         )

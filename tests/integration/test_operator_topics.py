@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from pipelines import parse_stored, prefix
 from tocsin_core.admin import KafkaAdmin
 from tocsin_core.errors import TopicMissing
-from tocsin_operator.model import Pipeline, parse_pipeline
+from tocsin_operator.model import Pipeline
 from tocsin_operator.topics import apply_topics
 
 pytestmark = pytest.mark.kafka
@@ -22,12 +23,7 @@ def name() -> str:
 
 
 def pipeline_of(name: str, **topic: Any) -> Pipeline:
-    spec = {
-        "kafka": {"bootstrapServers": ["kafka:9092"], "topic": {"name": name, **topic}},
-        "users": {"configMapRef": {"name": "people"}},
-        "consumer": {"channels": [{"name": "log", "type": "Log"}]},
-    }
-    return parse_pipeline({"metadata": {"namespace": "shop", "name": "orders", "uid": "u"}, "spec": spec})
+    return parse_stored(prefix("spec.kafka.topic", {"name": name, **topic}))
 
 
 async def test_a_managed_topic_and_its_dead_letter_topic_are_made_with_their_configuration(

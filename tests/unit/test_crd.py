@@ -10,7 +10,8 @@ import msgspec
 import pytest
 import yaml
 
-from crd_cases import CASES, RuleCase, build_pipeline
+from crd_cases import CASES, RuleCase
+from pipelines import build_pipeline
 from tocsin_cli.resource.rules import find_broken_rules
 from tocsin_cli.resource.schema import apply_defaults, find_unknown_fields, find_wrong_values, load_schema
 from tocsin_operator.model import GROUP, KIND, PLURAL, VERSION, PipelineSpec, parse_pipeline

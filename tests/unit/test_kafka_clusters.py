@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from pipelines import parse_stored, prefix
 from tocsin_core.admin import KafkaAdmin
 from tocsin_core.settings import KafkaConnection
 from tocsin_operator.errors import AccessForbidden, KubernetesFailure, ObjectMissing
@@ -19,7 +20,7 @@ from tocsin_operator.kafka_clusters import (
     name_cluster,
     qualify_brokers,
 )
-from tocsin_operator.model import Pipeline, parse_pipeline
+from tocsin_operator.model import Pipeline
 
 FORBIDDEN = (
     'secrets "kafka-user" is forbidden: User "system:serviceaccount:tocsin-system:tocsin-operator" '
@@ -30,12 +31,8 @@ FORBIDDEN = (
 def build_pipeline(
     name: str = "orders", *, namespace: str = "shop", kafka: Mapping[str, object] | None = None
 ) -> Pipeline:
-    spec = {
-        "kafka": {"bootstrapServers": ["kafka:9092"], "topic": {"name": "orders"}, **(kafka or {})},
-        "users": {"configMapRef": {"name": "users"}},
-        "consumer": {"channels": [{"name": "log", "type": "Log"}]},
-    }
-    return parse_pipeline({"metadata": {"name": name, "namespace": namespace, "uid": name}, "spec": spec})
+    metadata = {"name": name, "namespace": namespace, "uid": name}
+    return parse_stored({**prefix("metadata", metadata), **prefix("spec.kafka", kafka or {})})
 
 
 SASL: Mapping[str, object] = {"securityProtocol": "SASL_PLAINTEXT", "credentialsSecretRef": {"name": "kafka-user"}}

@@ -7,22 +7,17 @@ from typing import Any
 
 import pytest
 
+from pipelines import build_stored, parse_stored, prefix
 from tocsin_operator.cache import Cache, identify
 from tocsin_operator.children.deployments import Image, build_deployment
 from tocsin_operator.children.naming import build_metadata
-from tocsin_operator.model import PipelineError, parse_pipeline
+from tocsin_operator.model import PipelineError
 
-SPEC: dict[str, Any] = {
-    "kafka": {"bootstrapServers": ["kafka:9092"], "topic": {"name": "orders"}},
-    "users": {"configMapRef": {"name": "people"}},
-    "consumer": {"channels": [{"name": "log", "type": "Log"}]},
-}
-PIPELINE = parse_pipeline({"metadata": {"namespace": "shop", "name": "orders", "uid": "u"}, "spec": SPEC})
+PIPELINE = parse_stored({})
 
 
 def pipeline_body(**metadata: Any) -> dict[str, Any]:
-    known = {"namespace": "shop", "name": "orders", "uid": "u", "generation": 1, "resourceVersion": "10"}
-    return {"metadata": {**known, **metadata}, "spec": SPEC}
+    return build_stored(prefix("metadata", {"resourceVersion": "10", **metadata}))
 
 
 def service(**metadata: Any) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from pipelines import parse_stored, prefix
 from tocsin_core.errors import KafkaUnavailable, NotAuthorized
 from tocsin_operator.conditions import Claim, find_condition
 from tocsin_operator.events import select_events
 from tocsin_operator.facts import DeploymentFacts, PodFacts, parse_deployment, parse_pod
-from tocsin_operator.model import Pipeline, parse_pipeline
+from tocsin_operator.model import Pipeline
 from tocsin_operator.problems import Problem, explain_kafka_failure, explain_pod, find_pod_problems
 from tocsin_operator.replicas import decide_first_replicas, decide_replicas
 from tocsin_operator.status import World, build_status, is_status_current
@@ -23,15 +24,7 @@ DURABLE = Claim("TopicDurable", True, "AcksFromFollowers", "fine")
 
 
 def pipeline_of(**spec: Any) -> Pipeline:
-    body = {
-        "kafka": {"bootstrapServers": ["kafka:9092"], "topic": {"name": "orders"}},
-        "users": {"configMapRef": {"name": "people"}},
-        "consumer": {"channels": [{"name": "log", "type": "Log"}]},
-        **spec,
-    }
-    return parse_pipeline(
-        {"metadata": {"namespace": "shop", "name": "orders", "uid": "u", "generation": 4}, "spec": body}
-    )
+    return parse_stored({"metadata.generation": 4, **prefix("spec", spec)})
 
 
 def deployment(**changes: Any) -> DeploymentFacts:

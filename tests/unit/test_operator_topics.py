@@ -7,23 +7,18 @@ from typing import Any
 
 import pytest
 
+from pipelines import parse_stored, prefix
 from tocsin_core.admin import TopicFacts
 from tocsin_core.errors import KafkaUnavailable
-from tocsin_operator.model import Pipeline, parse_pipeline
+from tocsin_operator.model import Pipeline
 from tocsin_operator.topics import TopicAdmin, TopicKeeper, TopicReport, build_topics, claim_durable
 
 DAY_MILLISECONDS = 86_400_000
 
 
 def pipeline_of(*, generation: int = 1, ttl_seconds: int = 86_400, **topic: Any) -> Pipeline:
-    spec = {
-        "kafka": {"bootstrapServers": ["kafka:9092"], "topic": {"name": "orders", **topic}},
-        "users": {"configMapRef": {"name": "people"}},
-        "consumer": {"channels": [{"name": "log", "type": "Log"}]},
-        "delivery": {"ttlSeconds": ttl_seconds},
-    }
-    metadata = {"namespace": "shop", "name": "orders", "uid": "u", "generation": generation}
-    return parse_pipeline({"metadata": metadata, "spec": spec})
+    changes = {"metadata.generation": generation, "spec.delivery.ttlSeconds": ttl_seconds}
+    return parse_stored({**changes, **prefix("spec.kafka.topic", topic)})
 
 
 def facts(*, replication_factor: int = 3, min_insync_replicas: int | None = 2, partitions: int = 12) -> TopicFacts:

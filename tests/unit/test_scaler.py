@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from pipelines import build_stored, prefix
 from tocsin_core.errors import KafkaFailure, KafkaUnavailable, NotAuthenticated
 from tocsin_core.lag import PartitionOffsets
 from tocsin_operator.cache import Cache
@@ -23,16 +24,8 @@ IDLE = tuple(PartitionOffsets(number, 0, 5_000, 5_000) for number in range(12))
 
 
 def build_body(status: dict[str, Any] | None = None, **scaling: Any) -> dict[str, Any]:
-    consumer = {"channels": [{"name": "log", "type": "Log"}], "scaling": {"capacityPerSecond": 100, **scaling}}
-    return {
-        "metadata": {"name": "orders", "namespace": "shop", "uid": "u1", "generation": 3},
-        "spec": {
-            "kafka": {"bootstrapServers": ["kafka:9092"], "topic": {"name": "orders"}},
-            "users": {"configMapRef": {"name": "users"}},
-            "consumer": consumer,
-        },
-        "status": status or {},
-    }
+    changes = {"metadata.uid": "u1", "metadata.generation": 3, "status": status or {}}
+    return build_stored({**changes, **prefix("spec.consumer.scaling", {"capacityPerSecond": 100, **scaling})})
 
 
 def build_deployment(replicas: int, version: str) -> dict[str, Any]:
