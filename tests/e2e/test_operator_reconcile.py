@@ -15,6 +15,7 @@ import pytest
 
 from e2e.cluster import PIPELINES, Kubectl, wait_until
 from e2e.operator_process import OperatorProcess
+from pipelines import build_pipeline, prefix
 from tocsin_cli.embedded.kafka import EmbeddedKafka
 
 pytestmark = [pytest.mark.cluster, pytest.mark.kafka]
@@ -52,14 +53,12 @@ def topic_name(kubectl: Kubectl) -> str:
 
 
 def pipeline_of(brokers: str, topic: str, **spec: Any) -> dict[str, Any]:
-    kafka = {"bootstrapServers": [brokers], "topic": {"name": topic, "partitions": 3}}
-    consumer = {"channels": [{"name": "log", "type": "Log"}]}
-    return {
-        "apiVersion": "tocsin.dev/v1alpha1",
-        "kind": "NotificationPipeline",
-        "metadata": {"name": "orders"},
-        "spec": {"kafka": kafka, "users": {"configMapRef": {"name": "people"}}, "consumer": consumer, **spec},
+    changes = {
+        "spec.kafka.bootstrapServers": [brokers],
+        "spec.kafka.topic": {"name": topic, "partitions": 3},
+        "spec.users.configMapRef.name": "people",
     }
+    return build_pipeline({**changes, **prefix("spec", spec)}, name="orders")
 
 
 def list_children(kubectl: Kubectl) -> dict[str, dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+import pipelines
 from e2e.cluster import PIPELINES, SMALL, Kubectl, forwarded, wait_until
 from e2e.conftest import Site
 from e2e.host import serve_webhooks
@@ -40,17 +41,13 @@ def wait_ready(site: Site, name: str) -> None:
 
 
 def build_pipeline(name: str, *, channel: dict[str, Any], **consumer: Any) -> dict[str, Any]:
-    return {
-        "apiVersion": "tocsin.dev/v1alpha1",
-        "kind": "NotificationPipeline",
-        "metadata": {"name": name},
-        "spec": {
-            "kafka": {"bootstrapServers": ["kafka:9092"], "topic": {"name": name, "partitions": PARTITIONS}},
-            "users": {"configMapRef": {"name": "quickstart-users"}},
-            "ingestion": {"resources": SMALL},
-            "consumer": {"channels": [channel], "resources": SMALL, **consumer},
-        },
+    changes = {
+        "spec.kafka.topic": {"name": name, "partitions": PARTITIONS},
+        "spec.users.configMapRef.name": "quickstart-users",
+        "spec.ingestion.resources": SMALL,
+        "spec.consumer": {"channels": [channel], "resources": SMALL, **consumer},
     }
+    return pipelines.build_pipeline(changes, name=name)
 
 
 def test_what_is_posted_through_the_service_is_delivered(quickstart: Kubectl) -> None:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
 
+from pipelines import Changes, parse_stored, prefix
 from tocsin_operator.children import build_children
 from tocsin_operator.children.deployments import Image, build_deployment
 from tocsin_operator.children.naming import ROLES, Role, build_selector, find_pipeline_key, render_selector
 from tocsin_operator.children.network import build_network_policy
 from tocsin_operator.children.services import build_endpoint
-from tocsin_operator.model import Pipeline, parse_pipeline
+from tocsin_operator.model import Pipeline
 
 IMAGE = Image("docker.io/library/tocsin:1", "IfNotPresent")
-SPEC: dict[str, Any] = {
+SPEC: Changes = {
     "kafka": {
         "bootstrapServers": ["kafka:9093"],
         "securityProtocol": "SASL_SSL",
@@ -35,20 +35,13 @@ SPEC: dict[str, Any] = {
 }
 
 
-def pipeline_of(spec: dict[str, Any] | None = None) -> Pipeline:
-    metadata = {"namespace": "shop", "name": "orders", "uid": "1-2-3"}
-    return parse_pipeline({"metadata": metadata, "spec": SPEC if spec is None else spec})
+def pipeline_of(**consumer: Any) -> Pipeline:
+    return parse_stored({"metadata.uid": "1-2-3", "spec": SPEC, **prefix("spec.consumer", consumer)})
 
 
 def pod_of(role: Role, pipeline: Pipeline | None = None) -> dict[str, Any]:
     deployment = build_deployment(pipeline or pipeline_of(), role, IMAGE)
     return dict(deployment["spec"]["template"]["spec"])
-
-
-def changed(**consumer: Any) -> Pipeline:
-    spec = copy.deepcopy(SPEC)
-    spec["consumer"].update(consumer)
-    return pipeline_of(spec)
 
 
 def hash_of(pipeline: Pipeline, role: Role = "consumer") -> str:
@@ -162,14 +155,14 @@ def test_the_users_are_mounted_whole_so_that_running_pods_see_changes() -> None:
 
 
 def test_pods_roll_when_the_config_changes_and_not_when_they_are_scaled() -> None:
-    assert hash_of(changed(concurrency=1)) != hash_of(pipeline_of())
-    assert hash_of(changed(replicas=3)) == hash_of(pipeline_of())
-    assert hash_of(changed(scaling={"maxReplicas": 3})) == hash_of(pipeline_of())
+    assert hash_of(pipeline_of(concurrency=1)) != hash_of(pipeline_of())
+    assert hash_of(pipeline_of(replicas=3)) == hash_of(pipeline_of())
+    assert hash_of(pipeline_of(scaling={"maxReplicas": 3})) == hash_of(pipeline_of())
 
 
 def test_resources_of_the_spec_replace_the_defaults_whole() -> None:
     mine = {"requests": {"memory": "2Gi"}}
-    assert pod_of("consumer", changed(resources=mine))["containers"][0]["resources"] == mine
+    assert pod_of("consumer", pipeline_of(resources=mine))["containers"][0]["resources"] == mine
     assert "limits" in pod_of("consumer")["containers"][0]["resources"]
 
 

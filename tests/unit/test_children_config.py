@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
+from pipelines import Changes, parse_stored
 from tocsin_core.settings import Settings, load_settings
 from tocsin_operator.children.config import build_service_config, hash_service_config, render_service_config
-from tocsin_operator.model import Pipeline, parse_pipeline
+from tocsin_operator.model import Pipeline
 
-SMALLEST: dict[str, Any] = {
-    "kafka": {"bootstrapServers": ["kafka:9092"], "topic": {"name": "orders"}},
-    "users": {"configMapRef": {"name": "people"}},
-    "consumer": {"channels": [{"name": "log", "type": "Log"}]},
-}
-EVERYTHING: dict[str, Any] = {
+EVERYTHING: Changes = {
     "kafka": {
         "bootstrapServers": ["b-1.example.org:9093", "b-2.example.org:9093"],
         "securityProtocol": "SASL_SSL",
@@ -56,10 +51,6 @@ EVERYTHING: dict[str, Any] = {
 }
 
 
-def pipeline_of(spec: dict[str, Any]) -> Pipeline:
-    return parse_pipeline({"metadata": {"namespace": "shop", "name": "orders", "uid": "u"}, "spec": spec})
-
-
 def load(pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("TOCSIN_KAFKA__USERNAME", "ada")
     monkeypatch.setenv("TOCSIN_KAFKA__PASSWORD", "from-the-environment")
@@ -71,7 +62,7 @@ def load(pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_the_smallest_pipeline_renders_settings_that_the_services_accept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = load(pipeline_of(SMALLEST), tmp_path, monkeypatch)
+    settings = load(parse_stored({}), tmp_path, monkeypatch)
     assert settings.kafka.brokers == ["kafka:9092"]
     assert settings.kafka.consumer_group == "shop.orders"
     assert settings.dead_letter_topic == "orders.dlq"
@@ -80,7 +71,7 @@ def test_the_smallest_pipeline_renders_settings_that_the_services_accept(
 
 
 def test_every_field_of_the_spec_reaches_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = load(pipeline_of(EVERYTHING), tmp_path, monkeypatch)
+    settings = load(parse_stored({"spec": EVERYTHING}), tmp_path, monkeypatch)
     assert settings.kafka.brokers == ["b-1.example.org:9093", "b-2.example.org:9093"]
     assert (settings.kafka.security_protocol, settings.kafka.sasl_mechanism) == ("SASL_SSL", "SCRAM-SHA-256")
     assert str(settings.kafka.tls.key_file) == "/etc/tocsin/kafka-tls/tls.key"
@@ -102,22 +93,22 @@ def test_every_field_of_the_spec_reaches_the_settings(tmp_path: Path, monkeypatc
 
 
 def test_no_user_name_and_no_password_stand_in_the_config() -> None:
-    text = render_service_config(pipeline_of(EVERYTHING))
+    text = render_service_config(parse_stored({"spec": EVERYTHING}))
     assert "username:" not in text
     assert "password:" not in text
 
 
 def test_another_root_moves_every_path() -> None:
-    config = build_service_config(pipeline_of(EVERYTHING), root="/tmp/dev")
+    config = build_service_config(parse_stored({"spec": EVERYTHING}), root="/tmp/dev")
     assert "/etc/tocsin" not in str(config)
     assert config["kafka"]["tls"]["ca_file"] == "/tmp/dev/kafka-tls/ca.crt"
 
 
 def test_the_hash_follows_the_config_and_nothing_else() -> None:
-    pipeline = pipeline_of(SMALLEST)
-    assert hash_service_config(pipeline) == hash_service_config(pipeline_of(SMALLEST))
-    scaled = {**SMALLEST, "consumer": {**SMALLEST["consumer"], "replicas": 9}}
-    assert hash_service_config(pipeline_of(scaled)) == hash_service_config(pipeline)
+    pipeline = parse_stored({})
+    assert hash_service_config(pipeline) == hash_service_config(parse_stored({}))
+    scaled = parse_stored({"spec.consumer.replicas": 9})
+    assert hash_service_config(scaled) == hash_service_config(pipeline)
     assert hash_service_config(msgspec.structs.replace(pipeline, generation=99)) == hash_service_config(pipeline)
-    slower = {**SMALLEST, "consumer": {**SMALLEST["consumer"], "concurrency": 1}}
-    assert hash_service_config(pipeline_of(slower)) != hash_service_config(pipeline)
+    slower = parse_stored({"spec.consumer.concurrency": 1})
+    assert hash_service_config(slower) != hash_service_config(pipeline)
