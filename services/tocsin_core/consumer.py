@@ -16,7 +16,6 @@ says no gets a classic member with the cooperative-sticky assignor.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import threading
 import time
@@ -25,14 +24,15 @@ from typing import Any, Literal, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from tocsin_core.assignment import Assignment, Sink, decide_pause
+from tocsin_core.assignment import Assignment, Batch, Sink, decide_pause
 from tocsin_core.complaints import Complaints
-from tocsin_core.connection import translate
+from tocsin_core.connection import check_files, translate_error, translate_exception
 from tocsin_core.consumer_config import BATCH_RECORDS, HAND_OVER_MARGIN_SECONDS, GroupProtocol, build_consumer_config
-from tocsin_core.errors import KafkaFailure, TopicMissing
+from tocsin_core.errors import KafkaFailure
 from tocsin_core.logging import get_logger
 from tocsin_core.message import Record
 from tocsin_core.settings import KafkaSettings
+from tocsin_core.trouble import Trouble
 
 POLL_SECONDS = 0.1
 COMMIT_INTERVAL_SECONDS = 0.2
@@ -77,14 +77,18 @@ class RecordConsumer:
         self._next_probe = 0.0
         self._polled_at = time.monotonic()
         self._is_refused = False
-        self._connection_failure: KafkaFailure | None = None
-        self._group_failure: KafkaFailure | None = None
+        self._sink_failure: Exception | None = None
+        self._trouble = Trouble(_log.error)
         self._complaints = Complaints(_log.error, every_seconds=30.0)
         self.ended: asyncio.Future[None] | None = None
         """Done when the thread has ended; holds its exception if it ended by one."""
 
     async def start(self) -> None:
-        """Start the poll thread, which joins the group. Raise KafkaFailure if the settings cannot work at all."""
+        """Start the poll thread, which joins the group.
+
+        Raise SettingsError for an unreadable file, KafkaFailure if the settings cannot work at all.
+        """
+        check_files(self._settings.tls)
         self._loop = asyncio.get_running_loop()
         self.ended = self._loop.create_future()
         consumer = self._open()
@@ -99,7 +103,7 @@ class RecordConsumer:
     @property
     def trouble(self) -> KafkaFailure | None:
         """Return what keeps records from coming at this moment, or None."""
-        return self._connection_failure or self._group_failure
+        return self._trouble.current
 
     @property
     def seconds_since_poll(self) -> float:
@@ -116,6 +120,16 @@ class RecordConsumer:
         """Return how many records are in memory, read and not finished."""
         return sum(assignment.held_records for assignment in list(self._assignments.values()))
 
+    def _accept(self, batch: Batch) -> None:
+        """Give a batch to the sink (event loop). Should that fail, end: going on would commit past what was lost."""
+        try:
+            self._sink.accept(batch)
+        except Exception as error:  # noqa: BLE001 - a defect, whatever it is; the process ends by it
+            for assignment, _ in batch:
+                assignment.tracker.fence()
+            self._sink_failure = error
+            self._is_stopping.set()
+
     # Everything below runs in the poll thread.
 
     def _open(self) -> Consumer:
@@ -127,7 +141,7 @@ class RecordConsumer:
         )
         callbacks: dict[str, Any] = {
             "error_cb": self._on_error,
-            "stats_cb": self._on_statistics,
+            "stats_cb": self._trouble.note_statistics,
             "on_commit": self._on_commit,
         }
         try:
@@ -136,7 +150,7 @@ class RecordConsumer:
                 [self._settings.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
             )
         except KafkaException as error:
-            raise _translate(error) from error
+            raise translate_exception(error) from error
         return consumer
 
     def _run(self, consumer: Consumer) -> None:
@@ -164,12 +178,14 @@ class RecordConsumer:
             self._hand_over(consumer, self._take(self._assignments))
         finally:
             consumer.close()
+        if self._sink_failure is not None:
+            raise self._sink_failure
 
     def _fall_back(self, consumer: Consumer) -> Consumer:
         _log.info("the broker has no group.protocol=consumer: joining as a classic member")
         consumer.close()
         self._is_refused = False
-        self._group_failure = self._connection_failure = None
+        self._trouble.begin_again()
         self.group_protocol = "classic"
         return self._open()
 
@@ -181,12 +197,13 @@ class RecordConsumer:
         self._polled_at = time.monotonic()
         batch = [pair for message in messages if (pair := self._receive(message)) is not None]
         if batch:
-            self._call_loop(self._sink.accept, batch)
+            self._trouble.note_progress()
+            self._call_loop(self._accept, batch)
         if self._polled_at >= self._next_commit:
             self._next_commit = self._polled_at + COMMIT_INTERVAL_SECONDS
             self._commit(consumer)
         self._apply_pressure(consumer)
-        if not self._assignments and self._polled_at >= self._next_probe:
+        if (not self._assignments or self._trouble.is_of_the_group) and self._polled_at >= self._next_probe:
             self._next_probe = self._polled_at + PROBE_INTERVAL_SECONDS
             self._probe(consumer)
 
@@ -207,10 +224,11 @@ class RecordConsumer:
     def _rewind(self, old: Assignment, offset: int) -> Assignment:
         """Begin a new epoch where offsets step back, as they do when a topic was deleted and made again."""
         _log.warning("offsets stepped back", partition=old.partition, expected=old.next_offset, offset=offset)
-        old.tracker.fence()
         return self._assign(old.partition)
 
     def _assign(self, partition: int) -> Assignment:
+        if (old := self._assignments.get(partition)) is not None:
+            old.tracker.fence()  # one epoch at a time, whatever the group says
         self._epoch += 1
         assignment = self._assignments[partition] = Assignment(self._settings.topic, partition, self._epoch)
         return assignment
@@ -250,10 +268,12 @@ class RecordConsumer:
                 assignment.committed = None  # the next round commits it again
                 self._complaints.about("a commit failed and is tried again", cause.str(), partition=offset.partition)
 
-    def _on_assign(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        self._group_failure = None
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._trouble.note_progress()
         for each in partitions:
             self._assign(each.partition)
+        if partitions:
+            consumer.resume(partitions)  # librdkafka remembers a rest from an earlier epoch, and nobody would end it
         _log.info("partitions assigned", partitions=_numbers(partitions), owned=len(self._assignments))
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -297,7 +317,7 @@ class RecordConsumer:
             try:
                 answers = consumer.commit(offsets=offsets, asynchronous=False)
             except KafkaException as error:
-                reason = str(_translate(error))
+                reason = str(translate_exception(error))
             else:
                 refused = {each.partition: each.error.str() for each in answers if each.error is not None}
                 offsets = [each for each in offsets if each.partition in refused]
@@ -312,37 +332,27 @@ class RecordConsumer:
         if is_fatal and self._may_fall_back and self.group_protocol == "consumer" and self._epoch == 0:
             self._is_refused = True  # a member that never owned a partition ends fatally: the broker lacks the protocol
             return
-        failure = translate(error.code(), error.str())
+        failure = translate_error(error)
         if is_fatal:
             raise failure
-        self._group_failure = failure
-        self._complaints.about("records cannot be read", str(failure), advice=failure.advice)
+        self._trouble.note_group(failure)
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
             self._on_group_error(error)
-            return
-        self._connection_failure = translate(error.code(), error.str())
-        self._complaints.about(
-            "Kafka cannot be reached", str(self._connection_failure), advice=self._connection_failure.advice
-        )
-
-    def _on_statistics(self, text: str) -> None:
-        if self._connection_failure is not None and any(
-            broker["state"] == "UP" for broker in json.loads(text)["brokers"].values()
-        ):
-            self._connection_failure = None
+        else:
+            self._trouble.note_connection(error)
 
     def _probe(self, consumer: Consumer) -> None:
-        """Ask for the topic while nothing is owned: under KIP-848 a missing one is not an error but a silence."""
+        """Ask for the topic while nothing comes: under KIP-848 a missing one is not an error but a silence."""
         try:
             topic = consumer.list_topics(self._settings.topic, PROBE_TIMEOUT_SECONDS).topics[self._settings.topic]
         except (KafkaException, KeyError):
             return  # an unreachable broker has been told of already
         if topic.error is not None:
             self._on_group_error(topic.error)
-        elif isinstance(self._group_failure, TopicMissing):
-            self._group_failure = None
+        else:
+            self._trouble.note_topic_seen(is_owner=bool(self._assignments))
 
     def _call_loop(self, function: Callable[..., None], *arguments: Any) -> None:
         if self._loop is None:
@@ -383,8 +393,3 @@ def _positions(assignments: Iterable[Assignment]) -> list[TopicPartition]:
 
 def _numbers(partitions: Iterable[TopicPartition]) -> list[int]:
     return [each.partition for each in partitions]
-
-
-def _translate(error: KafkaException) -> KafkaFailure:
-    cause = error.args[0] if error.args else None
-    return translate(cause.code(), cause.str()) if isinstance(cause, KafkaError) else KafkaFailure(str(error))

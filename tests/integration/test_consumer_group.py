@@ -103,6 +103,23 @@ async def test_joining_and_leaving_loses_and_repeats_nothing(world: World, recei
     assert world.committed() == load.count
 
 
+async def test_a_partition_that_rested_when_it_left_is_read_again_when_it_comes_back(
+    world: World, receiver: Receiver
+) -> None:
+    channels = [webhook(receiver.url)]
+    receiver.answer = Answer(delay_seconds=0.1)
+    world.produce(notifications(3000, recipients=50))  # more than is held in memory, so that every partition rests
+    first = await world.start_process(channels, consumer={"concurrency": 4})
+    await first.wait_for("notification delivered", count=20)
+    second = await world.start_process(channels, consumer={"concurrency": 4})
+    await second.wait_for("notification delivered", count=20)
+    receiver.answer = Answer()
+    assert await second.terminate() == 0
+    await receiver.wait_for(3000)
+    assert await first.terminate() == 0
+    assert len(set(receiver.ids)) == 3000
+
+
 async def test_a_killed_consumer_loses_nothing(classic_world: World, receiver: Receiver) -> None:
     channels = [webhook(receiver.url)]
     async with Load(classic_world) as load:
