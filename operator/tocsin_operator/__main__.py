@@ -81,7 +81,7 @@ class Controller:
         await self._require_crd()
         metrics.is_leading.set(1)
         cache, queue = Cache(), KeyQueue(time.monotonic)
-        clusters = KafkaClusters(self._api)
+        clusters = KafkaClusters(self._api, secret_reader=self._settings.secret_reader)
         topics = TopicKeeper(clusters.admin_for, clock=time.monotonic, on_change=queue.add)
         self._scaler = Scaler(api=self._api, cache=cache, clusters=clusters)
         reconciler = self._build_reconciler(cache, topics)
@@ -109,7 +109,7 @@ class Controller:
 
     def _build_reconciler(self, cache: Cache, topics: TopicKeeper) -> Reconciler:
         settings = self._settings
-        image = Image(settings.image, settings.image_pull_policy)
+        image = Image(settings.image, settings.image_pull_policy, tuple(settings.image_pull_secrets))
         workloads = Workloads(self._api, cache, image, time.monotonic, settings.resync_seconds * 0.8)
         return Reconciler(self._api, cache, topics, workloads, lambda: datetime.now(UTC), settings.resync_seconds)
 

@@ -83,13 +83,17 @@ def parse_deployment(body: Mapping[str, Any]) -> DeploymentFacts:
 def parse_pod(body: Mapping[str, Any], *, now: datetime) -> PodFacts:
     """Return the facts of a pod."""
     metadata, status = body["metadata"], body.get("status", {})
-    container: Mapping[str, Any] = next(iter(status.get("containerStatuses", [])), {})
+    role = (metadata.get("labels") or {}).get("app.kubernetes.io/component", "")
+    # By name: a mesh or an agent may have put its own container beside ours.
+    container: Mapping[str, Any] = next(
+        (each for each in status.get("containerStatuses", []) if each.get("name") == role), {}
+    )
     waiting = container.get("state", {}).get("waiting", {})
     ended = container.get("lastState", {}).get("terminated") or container.get("state", {}).get("terminated") or {}
     scheduled = _find_condition(status, "PodScheduled")
     return PodFacts(
         name=metadata["name"],
-        role=(metadata.get("labels") or {}).get("app.kubernetes.io/component", ""),
+        role=role,
         age_seconds=(now - datetime.fromisoformat(metadata["creationTimestamp"])).total_seconds(),
         is_ready=_find_condition(status, "Ready").get("status") == "True",
         is_terminating="deletionTimestamp" in metadata,

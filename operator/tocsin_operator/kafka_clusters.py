@@ -28,7 +28,7 @@ from tocsin_operator.model import Pipeline
 
 SECRET_SECONDS = 60.0  # a changed Secret is noticed within
 IDLE_SECONDS = 600.0  # a client nobody asked for so long is closed
-SECRET_READER = "tocsin-secret-reader"  # noqa: S105 - the name of a ClusterRole
+SECRET_READER = "tocsin-secret-reader"  # noqa: S105 - the ClusterRole's name where the release is called tocsin
 SERVICE_ACCOUNT = re.compile(r"system:serviceaccount:([^:\"\s]+):([^:\"\s]+)")
 
 
@@ -89,11 +89,13 @@ class KafkaClusters:
         api: ObjectReader,
         *,
         client_id: str = "tocsin-operator",
+        secret_reader: str = SECRET_READER,
         open_admin: Callable[..., KafkaAdmin] = KafkaAdmin,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._api = api
         self._client_id = client_id
+        self._secret_reader = secret_reader
         self._open_admin = open_admin
         self._now = now
         self._clients: dict[str, _Client] = {}
@@ -164,7 +166,7 @@ class KafkaClusters:
             advice = f"create it: kubectl -n {namespace} create secret generic {name} --from-literal=KEY=VALUE ..."
             raise SecretMissing(f"Secret {namespace}/{name} does not exist", advice=advice) from error
         except AccessForbidden as error:
-            advice = _advise_binding(str(error), namespace)
+            advice = _advise_binding(str(error), namespace, self._secret_reader)
             raise SecretForbidden(f"the operator may not read Secret {namespace}/{name}", advice=advice) from error
 
 
@@ -250,11 +252,8 @@ def _decode(secret: dict[str, Any], namespace: str, name: str) -> dict[str, str]
         raise SecretIncomplete(f"Secret {namespace}/{name} holds a value that is not text", advice=advice) from error
 
 
-def _advise_binding(refusal: str, namespace: str) -> str:
+def _advise_binding(refusal: str, namespace: str, role: str) -> str:
     """Return the command that lets the operator read Secrets there; the refusal names its service account."""
     found = SERVICE_ACCOUNT.search(refusal)
     account = f"{found[1]}:{found[2]}" if found else "NAMESPACE:SERVICEACCOUNT"
-    return (
-        f"allow it: kubectl -n {namespace} create rolebinding {SECRET_READER} "
-        f"--clusterrole={SECRET_READER} --serviceaccount={account}"
-    )
+    return f"allow it: kubectl -n {namespace} create rolebinding {role} --clusterrole={role} --serviceaccount={account}"

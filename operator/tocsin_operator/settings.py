@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from tocsin_core.errors import SettingsError
+from tocsin_operator.kafka_clusters import SECRET_READER
 
 ENV_PREFIX = "TOCSIN_OPERATOR_"
 
@@ -22,7 +23,7 @@ def _split_commas(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-Namespaces = Annotated[list[str], NoDecode, BeforeValidator(_split_commas)]
+Names = Annotated[list[str], NoDecode, BeforeValidator(_split_commas)]
 
 
 def _invent_identity() -> str:
@@ -38,7 +39,9 @@ class OperatorSettings(BaseSettings):
     image: str = Field(default="docker.io/library/tocsin:0.1.0", min_length=1, description="what pipelines' pods run")
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     namespace: str = Field(default="default", min_length=1, description="where the Lease lives")
-    watch_namespaces: Namespaces = Field(default=[], description="where pipelines are looked after; empty: everywhere")
+    image_pull_secrets: Names = Field(default=[], description="Secrets of pipelines' namespaces that pull the image")
+    secret_reader: str = Field(default=SECRET_READER, min_length=1, description="the ClusterRole that may read Secrets")
+    watch_namespaces: Names = Field(default=[], description="where pipelines are looked after; empty: everywhere")
     lease_name: str = Field(default="tocsin-operator", min_length=1)
     lease_seconds: int = Field(default=15, ge=3, description="how long a silent leader keeps the Lease")
     identity: str = Field(default_factory=_invent_identity, min_length=1, description="who holds the Lease")

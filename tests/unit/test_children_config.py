@@ -10,6 +10,7 @@ import pytest
 from pipelines import Changes, parse_stored
 from tocsin_core.settings import Settings, load_settings
 from tocsin_operator.children.config import build_service_config, hash_service_config, render_service_config
+from tocsin_operator.children.naming import ROLES, Role
 from tocsin_operator.model import Pipeline
 
 EVERYTHING: Changes = {
@@ -104,11 +105,19 @@ def test_another_root_moves_every_path() -> None:
     assert config["kafka"]["tls"]["ca_file"] == "/tmp/dev/kafka-tls/ca.crt"
 
 
-def test_the_hash_follows_the_config_and_nothing_else() -> None:
+@pytest.mark.parametrize("role", ROLES)
+def test_the_hash_follows_the_config_and_nothing_else(role: Role) -> None:
     pipeline = parse_stored({})
-    assert hash_service_config(pipeline) == hash_service_config(parse_stored({}))
+    assert hash_service_config(pipeline, role) == hash_service_config(parse_stored({}), role)
     scaled = parse_stored({"spec.consumer.replicas": 9})
-    assert hash_service_config(scaled) == hash_service_config(pipeline)
-    assert hash_service_config(msgspec.structs.replace(pipeline, generation=99)) == hash_service_config(pipeline)
-    slower = parse_stored({"spec.consumer.concurrency": 1})
-    assert hash_service_config(slower) != hash_service_config(pipeline)
+    assert hash_service_config(scaled, role) == hash_service_config(pipeline, role)
+    renewed = msgspec.structs.replace(pipeline, generation=99)
+    assert hash_service_config(renewed, role) == hash_service_config(pipeline, role)
+    louder = parse_stored({"spec.logging.level": "debug"})
+    assert hash_service_config(louder, role) != hash_service_config(pipeline, role)
+
+
+def test_a_change_for_consumers_alone_rolls_consumers_alone() -> None:
+    pipeline, slower = parse_stored({}), parse_stored({"spec.consumer.concurrency": 1})
+    assert hash_service_config(slower, "ingestion") == hash_service_config(pipeline, "ingestion")
+    assert hash_service_config(slower, "consumer") != hash_service_config(pipeline, "consumer")

@@ -262,6 +262,7 @@ def test_a_deployment_s_facts_know_who_owns_its_replicas() -> None:
 def test_a_pod_s_facts_hold_its_last_words() -> None:
     ended = {"exitCode": 1, "reason": "Error", "message": "boom\n"}
     container = {
+        "name": "consumer",
         "restartCount": 2,
         "state": {"waiting": {"reason": "CrashLoopBackOff"}},
         "lastState": {"terminated": ended},
@@ -272,7 +273,8 @@ def test_a_pod_s_facts_hold_its_last_words() -> None:
             "creationTimestamp": "2026-11-23T11:59:00Z",
             "labels": {"app.kubernetes.io/component": "consumer"},
         },
-        "status": {"containerStatuses": [container]},
+        # A mesh's container beside ours, and before it, has words of its own.
+        "status": {"containerStatuses": [{"name": "sidecar"}, container]},
     }
     facts = parse_pod(body, now=NOON)
     assert (facts.age_seconds, facts.last_exit_code, facts.last_words) == (60.0, 1, "boom")

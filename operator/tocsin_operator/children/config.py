@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from tocsin_operator.children.naming import build_metadata, name_config
+from tocsin_operator.children.naming import Role, build_metadata, name_config
 from tocsin_operator.model import ChannelSpec, EmailSpec, KafkaSpec, Pipeline, WebhookSpec
 
 ROOT = "/etc/tocsin"
@@ -24,6 +24,11 @@ INGESTION_PORT = 8080
 HEALTH_PORT = 9090
 INGESTION_DRAIN_SECONDS = 20
 CONSUMER_DRAIN_SECONDS = 30
+# One file serves both roles; a change of what only the other one reads must not roll a role's pods.
+UNREAD_SECTIONS: dict[Role, frozenset[str]] = {
+    "ingestion": frozenset({"consumer", "delivery", "redis"}),
+    "consumer": frozenset({"ingestion"}),
+}
 
 
 def build_service_config(pipeline: Pipeline, *, root: str = ROOT) -> dict[str, Any]:
@@ -65,9 +70,13 @@ def render_service_config(pipeline: Pipeline) -> str:
     return yaml.safe_dump(build_service_config(pipeline), sort_keys=True, allow_unicode=True)
 
 
-def hash_service_config(pipeline: Pipeline) -> str:
-    """Return what the pod template carries, so that pods roll when their configuration changed and only then."""
-    return hashlib.sha256(render_service_config(pipeline).encode()).hexdigest()[:16]
+def hash_service_config(pipeline: Pipeline, role: Role) -> str:
+    """Return what a role's pod template carries, so that its pods roll when what they read changed and only then."""
+    config = build_service_config(pipeline)
+    read = {section: content for section, content in config.items() if section not in UNREAD_SECTIONS[role]}
+    if role == "ingestion":  # which channels there are is all it wants to know of consumers
+        read["consumer"] = {"channels": [channel["name"] for channel in config["consumer"]["channels"]]}
+    return hashlib.sha256(yaml.safe_dump(read, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def build_config_map(pipeline: Pipeline) -> dict[str, Any]:

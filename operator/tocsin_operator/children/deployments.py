@@ -1,8 +1,9 @@
 """The Deployments of a pipeline: one for ingestion, one for consumers.
 
 They are built without `spec.replicas`: replicas have another owner (field manager `tocsin-scaler`, through /scale),
-and a builder that named them would reset what the scaler decided. The pod template carries a hash of config.yaml, so
-that pods roll when it changed; the users' ConfigMap is not hashed, because services read users again while they run.
+and a builder that named them would reset what the scaler decided. The pod template carries a hash of what the role
+reads of config.yaml, so that pods roll when that changed; the users' ConfigMap is not hashed, because services read
+users again while they run.
 """
 
 from __future__ import annotations
@@ -45,10 +46,14 @@ DEFAULT_RESOURCES: dict[str, dict[str, str]] = {
 
 
 class Image(NamedTuple):
-    """The image every pod runs: the operator's own, so that both speak the same config.yaml."""
+    """The image every pod runs: the operator's own, so that both speak the same config.yaml.
+
+    `pull_secrets` are names of Secrets in each pipeline's own namespace: a pod can use no other's.
+    """
 
     name: str
     pull_policy: str = "IfNotPresent"
+    pull_secrets: tuple[str, ...] = ()
 
 
 def build_deployment(pipeline: Pipeline, role: Role, image: Image) -> dict[str, Any]:
@@ -72,7 +77,7 @@ def _build_template(pipeline: Pipeline, role: Role, image: Image) -> dict[str, A
     return {
         "metadata": {
             "labels": build_labels(pipeline, role),
-            "annotations": {ANNOTATION_CONFIG_HASH: hash_service_config(pipeline)},
+            "annotations": {ANNOTATION_CONFIG_HASH: hash_service_config(pipeline, role)},
         },
         "spec": {
             "serviceAccountName": name_account(pipeline),
@@ -90,6 +95,7 @@ def _build_template(pipeline: Pipeline, role: Role, image: Image) -> dict[str, A
             "topologySpreadConstraints": _build_spread(pipeline, role),
             "containers": [_build_container(pipeline, role, image)],
             "volumes": build_volumes(pipeline, role),
+            **({"imagePullSecrets": [{"name": name} for name in image.pull_secrets]} if image.pull_secrets else {}),
         },
     }
 
