@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 from tocsin_consumer.worker import run as run_service
-
 from tocsin_core.settings import load_settings
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tocsin_ingestion.server import run as run_service
-
 from tocsin_core.settings import load_settings
+from tocsin_ingestion.server import run as run_service
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
