@@ -66,7 +66,7 @@ def serve_webhooks(address: str, secret: str, *, delay_seconds: float) -> Iterat
     """Serve a receiver of signed webhooks until the block ends; give its URL for pods, and the receiver."""
     receiver = Receiver(secret, delay_seconds=delay_seconds)
     listener = socket.create_server((EVERYWHERE, 0))
-    config = uvicorn.Config(receiver, lifespan="off", access_log=False, log_level="warning")
+    config = uvicorn.Config(receiver, lifespan="off", access_log=False, log_config=None)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
