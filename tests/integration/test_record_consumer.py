@@ -1,0 +1,121 @@
+"""One member of a group on a real broker, with a sink that does as the test says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import pytest
+from confluent_kafka import Producer
+
+from tocsin_cli.embedded.kafka import EmbeddedKafka
+from tocsin_core.admin import KafkaAdmin
+from tocsin_core.assignment import Assignment, Batch
+from tocsin_core.consumer import RecordConsumer
+from tocsin_core.settings import KafkaSettings
+
+pytestmark = pytest.mark.kafka
+
+PROTOCOLS = pytest.mark.parametrize("protocol", ["consumer", "classic"])
+
+
+class Held:
+    """A sink that takes records and starts none, so that a hand-over has nothing to wait for."""
+
+    def __init__(self) -> None:
+        self.taken: dict[int, int] = {}
+        """Records taken, by epoch."""
+        self._changed = asyncio.Condition()
+
+    def accept(self, batch: Batch) -> None:
+        for assignment, _ in batch:
+            self.taken[assignment.epoch] = self.taken.get(assignment.epoch, 0) + 1
+        self._tell()
+
+    async def drain(self, assignments: Sequence[Assignment], budget_seconds: float) -> None:
+        del budget_seconds
+        for assignment in assignments:
+            assignment.tracker.begin_drain()
+
+    async def wait_until(self, is_enough: Callable[[], bool]) -> None:
+        async with asyncio.timeout(60), self._changed:
+            await self._changed.wait_for(is_enough)
+
+    def _tell(self) -> None:
+        async def notify() -> None:
+            async with self._changed:
+                self._changed.notify_all()
+
+        self._telling = asyncio.create_task(notify())
+
+
+class Breaking(Held):
+    """A sink that takes one record of each batch and then breaks."""
+
+    def accept(self, batch: Batch) -> None:
+        assignment, record = batch[0]
+        assignment.tracker.admit(record.offset)
+        assignment.tracker.start(record.offset)
+        assignment.tracker.complete(record.offset)
+        raise ValueError("a defect")
+
+
+def build_member(kafka: EmbeddedKafka, topic: str, sink: Held, protocol: str = "auto") -> RecordConsumer:
+    settings = KafkaSettings(brokers=[kafka.bootstrap_servers], topic=topic, consumer_group=f"{topic}-group")
+    return RecordConsumer(
+        settings,
+        sink,
+        client_id="tests",
+        drain_seconds=2,
+        max_held_records=100,
+        max_held_bytes=1_000_000_000,
+        group_protocol=protocol,  # type: ignore[arg-type]  # one of its three words
+    )
+
+
+def produce(kafka: EmbeddedKafka, topic: str, count: int) -> None:
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+    for number in range(count):
+        producer.produce(topic, b"%d" % number, partition=number % 4)
+    assert producer.flush(30) == 0
+
+
+@PROTOCOLS
+async def test_a_partition_that_rested_is_read_again_when_it_comes_back(
+    kafka: EmbeddedKafka, topic: str, protocol: str
+) -> None:
+    produce(kafka, topic, 1_200)
+    staying, passing = Held(), Held()
+    first = build_member(kafka, topic, staying, protocol)
+    await first.start()
+    await staying.wait_until(lambda: len(staying.taken) == 4 and min(staying.taken.values()) >= 100)
+    second = build_member(kafka, topic, passing, protocol)
+    await second.start()
+    await passing.wait_until(lambda: len(passing.taken) == 2)
+    await second.stop()
+    await staying.wait_until(lambda: len(staying.taken) == 6)
+    await first.stop()
+
+
+async def test_a_sink_that_breaks_ends_the_member_and_nothing_is_committed_past_what_it_lost(
+    kafka: EmbeddedKafka, topic: str, admin: KafkaAdmin
+) -> None:
+    produce(kafka, topic, 400)
+    member = build_member(kafka, topic, Breaking())
+    await member.start()
+    assert member.ended is not None
+    with pytest.raises(ValueError, match="a defect"):
+        await asyncio.wait_for(member.ended, 60)
+    offsets = await admin.observe_group(f"{topic}-group", topic)
+    assert all(each.committed in (None, 1) for each in offsets)
+
+
+async def test_a_member_is_in_trouble_until_a_broker_has_answered(kafka: EmbeddedKafka, topic: str) -> None:
+    produce(kafka, topic, 4)
+    sink = Held()
+    member = build_member(kafka, topic, sink)
+    assert "no broker has answered yet" in str(member.trouble)
+    await member.start()
+    await sink.wait_until(lambda: bool(sink.taken))
+    assert member.trouble is None
+    await member.stop()
