@@ -135,7 +135,9 @@ def test_the_notes_name_this_release(release: Release) -> None:
 
 
 def test_an_uninstall_keeps_pipelines_and_what_they_run(image: str, kubectl: Kubectl) -> None:
-    with installed(image, f"watchNamespaces={{{kubectl.namespace}}}") as release:
+    # Without the aggregated roles: the module's own release has them under the same names, and would lose them here.
+    values = (f"watchNamespaces={{{kubectl.namespace}}}", "rbac.aggregate=false")
+    with installed(image, *values) as release:
         release.wait_ready()
         kubectl.apply(pipelines.build_pipeline({"spec.consumer.resources": SMALL, "spec.ingestion.resources": SMALL}))
         wait_until(

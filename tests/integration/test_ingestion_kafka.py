@@ -331,7 +331,9 @@ async def test_sigterm_during_a_kafka_pause_still_answers_everybody(
 async def test_a_missing_topic_is_a_503_and_the_log_tells_the_operator_what_to_do(
     kafka: EmbeddedKafka, tmp_path: Path
 ) -> None:
-    async with run_service(tmp_path, build_config(tmp_path, kafka.bootstrap_servers, "no-such-topic")) as service:
+    # Long enough for a busy machine to learn that the topic is missing before the send's own deadline.
+    config = build_config(tmp_path, kafka.bootstrap_servers, "no-such-topic", delivery_timeout_seconds=15)
+    async with run_service(tmp_path, config) as service:
         response = await service.client.post(ONE, json=GOOD, headers={"traceparent": TRACE})
         assert response.status_code == 503
         assert response.headers["retry-after"]
