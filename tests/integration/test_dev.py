@@ -7,11 +7,12 @@ import os
 import secrets
 import select
 import signal
+import socket
 import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,16 @@ class Dev:
 
 
 @contextmanager
+def usual_ports_taken() -> Iterator[None]:
+    """Hold ingestion's and health's usual ports, as far as nobody else does already."""
+    with ExitStack() as stack:
+        for port in (8080, 9090):
+            with suppress(OSError):
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+        yield
+
+
+@contextmanager
 def running(*words: str | Path) -> Iterator[Dev]:
     command = [*TOCSIN, "dev", *map(str, words)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -152,11 +163,14 @@ def test_good_lines_arrive_in_order_and_bad_ones_are_refused_by_number(kafka: Em
 
 def test_good_lines_alone_from_standard_input_end_with_0(kafka: EmbeddedKafka, tmp_path: Path) -> None:
     lines = b"\n".join(json.dumps(each).encode() for each in GOOD[:5])
-    done = run(
-        "dev", "-f", resource(tmp_path), "--brokers", kafka.bootstrap_servers, "--input", "-", standard_input=lines
-    )
+    with usual_ports_taken():
+        done = run(
+            "dev", "-f", resource(tmp_path), "--brokers", kafka.bootstrap_servers, "--input", "-", standard_input=lines
+        )
     assert (done.returncode, done.stderr) == (0, b""), done.stdout.decode()
     assert [entry["message"] for entry in receipts(done.stdout)] == [each["message"] for each in GOOD[:5]]
+    assert b"the pipeline is ready on http://127.0.0.1:" in done.stdout
+    assert b"http://127.0.0.1:8080" not in done.stdout
 
 
 def test_others_may_post_and_ctrl_c_drains(kafka: EmbeddedKafka, tmp_path: Path) -> None:

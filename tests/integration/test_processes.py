@@ -57,7 +57,7 @@ class Stage:
         self.remarked = asyncio.Event()
         command = Command("played", [kind, str(self.folder)], {"PYTHONPATH": str(folder)})
         watch = Watch(lambda _name, line: self.lines.append(line), self._on_remark, self._is_ready)
-        self.child = Child("played", command, watch, drain_seconds=drain_seconds)
+        self.child = Child("played", lambda: command, watch, drain_seconds=drain_seconds)
 
     def _on_remark(self, text: str) -> None:
         self.remarks.append(text)
@@ -122,7 +122,7 @@ async def main():
     async def is_ready():
         return Path({str(tmp_path)!r}, "up").exists()
     words = ["deaf", {str(tmp_path)!r}]
-    child = Child("c", Command("played", words, {{"PYTHONPATH": {str(tmp_path)!r}}}),
+    child = Child("c", lambda: Command("played", words, {{"PYTHONPATH": {str(tmp_path)!r}}}),
                   Watch(lambda *_: None, print, is_ready), drain_seconds=5)
     await child.wait_ready()
     print(child.process_id, flush=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,17 +20,18 @@ from pathlib import Path
 import msgspec
 from pyreqwest.client import ClientBuilder
 
-from tocsin_cli.demo.receiver import HOOK_PATH, HOST, RECEIPTS_PATH, Receipts
+from tocsin_cli.demo.receiver import HOOK_PATH, RECEIPTS_PATH, Receipts
 from tocsin_cli.demo.resource import CHANNEL, DELAY_SECONDS, build_demo_file, make_webhook_secret
 from tocsin_cli.demo.verdict import decide_demo_exit_code, explain_demo
 from tocsin_cli.dev.command import add_output_arguments, check_outputs, positive, run_plan
 from tocsin_cli.dev.plan import Plan, Receiver
-from tocsin_cli.dev.ports import find_port
+from tocsin_cli.dev.ports import HOST
 from tocsin_cli.dev.profile import build_demo_profile
 from tocsin_cli.resource.manifest import parse_manifest
 from tocsin_core.errors import TocsinError
 
 COME_IN_SECONDS = 60.0
+BACKLOG = 1_024
 USAGE = 2
 
 
@@ -51,9 +53,17 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    rate, secret, port = arguments.rate, make_webhook_secret(), find_port()
-    url = f"http://{HOST}:{port}"
-    plan = Plan(
+    secret = make_webhook_secret()
+    with socket.create_server((HOST, 0), backlog=BACKLOG) as listener, running_receiver(listener, secret):
+        url = f"http://{HOST}:{listener.getsockname()[1]}"
+        tally, _ = run_plan(_build_plan(arguments, url, secret), output=arguments.json)
+    print(explain_demo(tally))
+    return decide_demo_exit_code(tally)
+
+
+def _build_plan(arguments: argparse.Namespace, url: str, secret: str) -> Plan:
+    rate = arguments.rate
+    return Plan(
         title=f"Tocsin demo · up to {rate:g} a second to a webhook that takes {DELAY_SECONDS * 1000:g} ms each",
         manifest=parse_manifest(build_demo_file(url + HOOK_PATH, secret), name="demo"),
         profile=build_demo_profile(arguments.seconds, rate),
@@ -61,10 +71,6 @@ def _run(arguments: argparse.Namespace) -> int:
         receiver=Receiver(channel=CHANNEL, count=lambda: count_receipts(url)),
         log=arguments.log,
     )
-    with running_receiver(port, secret):
-        tally, _ = run_plan(plan, output=arguments.json)
-    print(explain_demo(tally))
-    return decide_demo_exit_code(tally)
 
 
 async def count_receipts(url: str) -> dict[str, int]:
@@ -81,16 +87,17 @@ async def count_receipts(url: str) -> dict[str, int]:
 
 
 @contextmanager
-def running_receiver(port: int, secret: str) -> Iterator[None]:
-    """Run the receiver in a process of its own, which ends with this one whatever happens."""
+def running_receiver(listener: socket.socket, secret: str) -> Iterator[None]:
+    """Run the receiver on this socket, in a process of its own, which ends with this one whatever happens."""
     with tempfile.TemporaryDirectory(prefix="tocsin-demo-") as folder:
         secret_file = Path(folder) / "secret"
         secret_file.touch(mode=0o600)
         secret_file.write_text(secret)
-        words = ("--port", str(port), "--secret-file", str(secret_file), "--delay-seconds", str(DELAY_SECONDS))
+        number = listener.fileno()
+        words = ("--socket", str(number), "--secret-file", str(secret_file), "--delay-seconds", str(DELAY_SECONDS))
         module = (str(os.getpid()), "tocsin_cli.demo.receiver", *words)
         command = [sys.executable, "-m", "tocsin_cli.processes.bound", *module]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as process:  # noqa: S603 - own words
+        with subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[number], start_new_session=True) as process:  # noqa: S603 - own words
             try:
                 yield
             finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import socket
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
@@ -19,7 +20,6 @@ import msgspec
 import uvicorn
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-HOST = "127.0.0.1"
 HOOK_PATH = "/hook"
 RECEIPTS_PATH = "/receipts"
 MAX_BODY_BYTES = 1_048_576
@@ -80,14 +80,15 @@ async def _read_body(receive: Receive) -> bytes:
 
 
 def main(words: Sequence[str]) -> int:
-    """Serve until told to stop: --port, --secret-file, --delay-seconds."""
+    """Serve until told to stop, on an inherited listening socket whose number is in --socket."""
     parser = argparse.ArgumentParser(prog="receiver", description="An HTTP endpoint that counts signed webhooks.")
-    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--socket", type=int, required=True)
     parser.add_argument("--secret-file", type=Path, required=True)
     parser.add_argument("--delay-seconds", type=float, default=0.1)
     arguments = parser.parse_args(words)
     receiver = Receiver(arguments.secret_file.read_text().strip(), delay_seconds=arguments.delay_seconds)
-    uvicorn.run(receiver, host=HOST, port=arguments.port, lifespan="off", access_log=False, log_level="warning")
+    config = uvicorn.Config(receiver, lifespan="off", access_log=False, log_level="warning")
+    uvicorn.Server(config).run(sockets=[socket.socket(fileno=arguments.socket)])
     return 0
 
 

@@ -35,13 +35,17 @@ class RunningPipeline:
         self._services = services
         self._ingestion: Child | None = None
         self._scaling: asyncio.Task[None] | None = None
-        self.url = ""
         self.fleet = ConsumerFleet(services.start_consumer)
         self.scaler = FleetScaler(resource, self.fleet, admin, elapsed_seconds=elapsed_seconds, on_remark=on_remark)
 
+    @property
+    def url(self) -> str:
+        """Return where to post, once the pipeline has started."""
+        return self._services.url
+
     async def start(self) -> None:
         """Start everything and return when it is ready. Raise ServiceFailed with a process's own words."""
-        self._ingestion, self.url = self._services.start_ingestion()
+        self._ingestion = self._services.start_ingestion()
         self.fleet.scale_to(self._first_replicas())
         await asyncio.gather(await_ready(self._ingestion), *(await_ready(each) for each in self.fleet.children))
         loop = ScalingLoop(observer=self.scaler, actor=self.scaler, publisher=self.scaler, clock=WallClock())

@@ -1,4 +1,8 @@
-"""Ingestion and consumers of one pipeline, as processes with the image's own entry points."""
+"""Ingestion and consumers of one pipeline, as processes with the image's own entry points.
+
+Where a process listens is read from its own log line and from nowhere else: a port found free can be taken by another
+session before our process has it, and then somebody else's process would answer for ours.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
 
+import msgspec
 import yaml
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import PyreqwestError
 
-from tocsin_cli.dev.ports import HOST, PortBook
+from tocsin_cli.dev.ports import ANY, HOST, prefer_port
 from tocsin_cli.processes.child import Child, Command, Watch
 from tocsin_core.errors import TocsinError
 from tocsin_core.settings import KafkaSettings
@@ -24,6 +29,7 @@ from tocsin_operator.children.config import (
 )
 
 ENTRY_POINT = "tocsin_cli.__main__"
+INGESTION = "ingestion"
 INGESTION_DRAIN_SECONDS = 2
 """Nobody but this session routes to it, so it need not wait for endpoints to forget it."""
 KILL_AFTER_SECONDS = 5.0
@@ -36,6 +42,13 @@ OK = 200
 
 class ServiceFailed(TocsinError):
     """A process of the pipeline does not start; the text ends with its own words."""
+
+
+class Listening(msgspec.Struct, frozen=True):
+    """The line in which a service says where it listens; a consumer has a port for its health alone."""
+
+    health_port: int
+    port: int = 0
 
 
 class Services:
@@ -53,7 +66,9 @@ class Services:
         self._environment = dict(environment)
         self._on_line = on_line
         self._on_remark = on_remark
-        self._ports = PortBook()
+        self._listening: dict[str, Listening] = {}
+        self._starts = 0
+        self._ingestion_port = ANY
         self._client: Client | None = None
 
     async def __aenter__(self) -> Self:
@@ -64,32 +79,55 @@ class Services:
         if self._client is not None:
             await self._client.close()
 
-    def start_ingestion(self) -> tuple[Child, str]:
-        """Start the ingestion process and return it with the URL it will serve."""
-        port, health_port = self._ports.take(INGESTION_PORT), self._ports.take(HEALTH_PORT)
-        own = {
-            "TOCSIN_INGESTION__HOST": HOST,
-            "TOCSIN_INGESTION__PORT": str(port),
-            "TOCSIN_INGESTION__DRAIN_SECONDS": str(INGESTION_DRAIN_SECONDS),
-        }
-        child = self._start("ingestion", "ingest", own, health_port, INGESTION_DRAIN_SECONDS + KILL_AFTER_SECONDS)
-        return child, f"http://{HOST}:{port}"
+    @property
+    def url(self) -> str:
+        """Return where ingestion serves, once it has been ready; a restart keeps the port."""
+        return f"http://{HOST}:{self._ingestion_port}"
+
+    def start_ingestion(self) -> Child:
+        """Start the ingestion process."""
+        return self._start(INGESTION, self._build_ingestion, INGESTION_DRAIN_SECONDS + KILL_AFTER_SECONDS)
 
     def start_consumer(self, name: str) -> Child:
         """Start one consumer process."""
-        return self._start(name, "consume", {}, self._ports.take(), CONSUMER_DRAIN_SECONDS + KILL_AFTER_SECONDS)
+        return self._start(name, lambda: self._build("consume", {}, ANY), CONSUMER_DRAIN_SECONDS + KILL_AFTER_SECONDS)
 
-    def _start(self, name: str, role: str, own: Mapping[str, str], health_port: int, drain_seconds: float) -> Child:
+    def _start(self, name: str, build: Callable[[], Command], drain_seconds: float) -> Child:
+        def build_afresh() -> Command:
+            self._listening.pop(name, None)  # what an earlier process said is not true of this one
+            return build()
+
+        watch = Watch(self._note, self._on_remark, lambda: self._is_ready(name))
+        return Child(name, build_afresh, watch, drain_seconds=drain_seconds)
+
+    def _build_ingestion(self) -> Command:
+        self._starts += 1
+        is_first = self._starts == 1
+        own = {
+            "TOCSIN_INGESTION__HOST": HOST,
+            "TOCSIN_INGESTION__PORT": str(prefer_port(INGESTION_PORT) if is_first else self._ingestion_port),
+            "TOCSIN_INGESTION__DRAIN_SECONDS": str(INGESTION_DRAIN_SECONDS),
+        }
+        return self._build("ingest", own, prefer_port(HEALTH_PORT) if is_first else ANY)
+
+    def _build(self, role: str, own: Mapping[str, str], health_port: int) -> Command:
         health = {"TOCSIN_HEALTH__HOST": HOST, "TOCSIN_HEALTH__PORT": str(health_port)}
-        command = Command(ENTRY_POINT, (role, "--config", str(self._config)), {**self._environment, **own, **health})
-        url = f"http://{HOST}:{health_port}/readyz"
-        watch = Watch(self._on_line, self._on_remark, lambda: self._is_ready(url))
-        return Child(name, command, watch, drain_seconds=drain_seconds)
+        return Command(ENTRY_POINT, (role, "--config", str(self._config)), {**self._environment, **own, **health})
 
-    async def _is_ready(self, url: str) -> bool:
+    def _note(self, name: str, line: bytes) -> None:
+        if b'"health_port"' in line and name not in self._listening:
+            self._listening[name] = msgspec.json.decode(line, type=Listening)
+            if name == INGESTION:
+                self._ingestion_port = self._listening[name].port
+        self._on_line(name, line)
+
+    async def _is_ready(self, name: str) -> bool:
         assert self._client is not None, "use `async with`"  # noqa: S101 - a programming error
+        if name not in self._listening:
+            return False
         try:
-            return (await self._client.get(url).build().send()).status == OK
+            request = self._client.get(f"http://{HOST}:{self._listening[name].health_port}/readyz").build()
+            return (await request.send()).status == OK
         except PyreqwestError:
             return False
 

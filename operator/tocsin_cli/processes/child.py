@@ -63,12 +63,13 @@ def backoff_seconds(crashes: int) -> float:
 class Child:
     """A process that is kept running until `stop` is called."""
 
-    def __init__(self, name: str, command: Command, watch: Watch, *, drain_seconds: float) -> None:
+    def __init__(self, name: str, build_command: Callable[[], Command], watch: Watch, *, drain_seconds: float) -> None:
+        """Start the process as soon as the event loop runs; `build_command` is asked before every start."""
         self.name = name
         self.state = State.STARTING
         self.crashes = 0
         self.process_id: int | None = None
-        self._command = command
+        self._build_command = build_command
         self._watch = watch
         self._drain_seconds = drain_seconds
         self._stop = asyncio.Event()
@@ -106,13 +107,14 @@ class Child:
         self.state = State.STOPPED
 
     async def _run_once(self) -> int:
+        command = self._build_command()
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "tocsin_cli.processes.bound", str(os.getpid()), self._command.module, *self._command.words),
+            *("-m", "tocsin_cli.processes.bound", str(os.getpid()), command.module, *command.words),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env=_build_environment(self._command.environment),
+            env=_build_environment(command.environment),
             limit=LINE_LIMIT_BYTES,
             start_new_session=True,  # Ctrl-C is ours: children drain when we say so
         )
