@@ -25,7 +25,6 @@ PICTURE = Picture(
     backlog=Backlog(1, 0.25),
     fleet=Fleet(ready=1, running=2, wanted=3, lowest=1, highest=12),
     decision="all is well",
-    url="http://127.0.0.1:8080",
     example="curl ...",
 )
 

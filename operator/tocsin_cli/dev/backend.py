@@ -26,7 +26,7 @@ seconds instead of forty-five: nobody watches a screen that long."""
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """Addresses, and how they are called on the screen."""
+    """The addresses of both."""
 
     kafka: KafkaFacts
     redis_url: str | None
@@ -35,11 +35,6 @@ class Backend:
     def brokers(self) -> list[str]:
         """Return Kafka's addresses as a list."""
         return self.kafka.brokers.split(",")
-
-    @property
-    def kafka_name(self) -> str:
-        """Return what to call this Kafka."""
-        return f"Apache Kafka {self.kafka.version}" if self.kafka.is_embedded else f"Kafka at {self.kafka.brokers}"
 
 
 async def start_backend(plan: Plan, screen: Screen, stack: AsyncExitStack) -> Backend:

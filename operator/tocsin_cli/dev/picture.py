@@ -41,7 +41,6 @@ class Picture:
     backlog: Backlog
     fleet: Fleet
     decision: str
-    url: str
     example: str
 
 

@@ -75,7 +75,6 @@ class RunningPipeline:
             backlog=self.scaler.backlog,
             fleet=Fleet(self.fleet.ready, self.fleet.running, self.fleet.wanted, lowest, highest),
             decision=self.scaler.decision,
-            url=self.url,
             example=build_example(self.url),
         )
 
