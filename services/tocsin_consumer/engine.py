@@ -109,7 +109,7 @@ class Engine:
             record=record,
             notification=None,
             trace_id=trace_id_of(record.header("traceparent")),
-            accepted_at=accepted_at_of(record),
+            accepted_at=accepted_at_of(record, now=datetime.now(UTC)),
         )
         try:
             journey.notification = decode(record.value)

@@ -76,13 +76,20 @@ def trace_id_of(traceparent: str | bytes | None) -> str | None:
     return match["trace_id"] if match else None
 
 
-def accepted_at_of(record: Record) -> datetime:
-    """Return when ingestion accepted a record's notification: the `ce_time` header, else Kafka's timestamp."""
+def accepted_at_of(record: Record, *, now: datetime) -> datetime:
+    """Return when ingestion accepted a record's notification: the `ce_time` header, else Kafka's timestamp.
+
+    Both may come from somebody else's producer, which may count in microseconds or write the year 9999. So it is
+    `now` where neither is a time, and never later than `now`: what comes from the future would never expire.
+    """
     text = record.header("ce_time")
     try:
         if text is not None:
             moment = datetime.fromisoformat(text.decode("ascii"))
-            return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+            return min(now, moment if moment.tzinfo else moment.replace(tzinfo=UTC))
     except ValueError:
-        pass  # somebody else's producer wrote it: Kafka's own timestamp is the next best truth
-    return datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
+        pass  # Kafka's own timestamp is the next best truth
+    try:
+        return min(now, datetime.fromtimestamp(record.timestamp_ms / 1000, UTC))
+    except (ValueError, OverflowError, OSError):  # what the platform says of a year it does not know
+        return now

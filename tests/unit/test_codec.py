@@ -11,6 +11,7 @@ from tocsin_core.message import Notification, Record
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
+LATER = NOON.replace(hour=13)
 
 
 def notification(**changes: Any) -> Notification:
@@ -106,11 +107,17 @@ def test_there_is_no_trace_id_in_what_is_no_traceparent() -> None:
 
 
 def test_the_moment_of_acceptance_is_the_header_else_kafkas_timestamp() -> None:
-    assert accepted_at_of(record(("ce_time", b"2026-11-23T13:00:00+01:00"))) == NOON
-    assert accepted_at_of(record(("ce_time", b"2026-11-23T12:00:00"))) == NOON
+    assert accepted_at_of(record(("ce_time", b"2026-11-23T13:00:00+01:00")), now=LATER) == NOON
+    assert accepted_at_of(record(("ce_time", b"2026-11-23T12:00:00")), now=LATER) == NOON
     millis = int(NOON.timestamp() * 1000)
     for wrong in ([], [("ce_time", b"yesterday")], [("ce_time", b"\xff")], [("ce_time", None)]):
-        assert accepted_at_of(record(*wrong, timestamp_ms=millis)) == NOON
+        assert accepted_at_of(record(*wrong, timestamp_ms=millis), now=LATER) == NOON
+
+
+def test_a_moment_of_acceptance_that_cannot_be_is_now() -> None:
+    assert accepted_at_of(record(("ce_time", b"9999-01-01T00:00:00+00:00")), now=NOON) == NOON
+    for millis in (int(NOON.timestamp() * 1_000_000), 10**20, -(10**20)):
+        assert accepted_at_of(record(timestamp_ms=millis), now=NOON) == NOON
 
 
 def test_the_last_header_of_a_name_counts() -> None:
