@@ -75,10 +75,23 @@ class Receiver:
         """Return the deliveries once there are so many. Raise AssertionError if they do not come in time."""
         return await asyncio.to_thread(self._wait_for, count, timeout_seconds)
 
-    def _wait_for(self, count: int, timeout_seconds: float) -> list[Delivery]:
+    async def wait_for_path(self, path: str, count: int, *, timeout_seconds: float = 120.0) -> list[Delivery]:
+        """Return the deliveries on one path once there are so many. Raise AssertionError as `wait_for` does."""
+        await asyncio.to_thread(self._wait_for, count, timeout_seconds, path)
+        return self.on_path(path)
+
+    def on_path(self, path: str) -> list[Delivery]:
+        """Return the deliveries on one path so far."""
         with self._changed:
-            has_come = self._changed.wait_for(lambda: len(self.deliveries) >= count, timeout_seconds)
-            assert has_come, f"{len(self.deliveries)} of {count} deliveries came within {timeout_seconds} s"
+            return [each for each in self.deliveries if each.path == path]
+
+    def _wait_for(self, count: int, timeout_seconds: float, path: str = "") -> list[Delivery]:
+        def has_enough() -> bool:
+            return sum(each.path == path or not path for each in self.deliveries) >= count
+
+        with self._changed:
+            has_come = self._changed.wait_for(has_enough, timeout_seconds)
+            assert has_come, f"fewer than {count} deliveries came within {timeout_seconds} s"
             return list(self.deliveries)
 
     def _take(self, path: str, headers: dict[str, str], body: bytes) -> Answer:

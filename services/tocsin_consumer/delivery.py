@@ -145,7 +145,7 @@ class Deliverer:
                 return self._end(delivery, Outcome.SUPPRESSED, reason="sent before")
             case Held():
                 return Pause(claim.again_in_seconds)
-        if delivery.journey.assignment.tracker.is_fenced:
+        if delivery.journey.assignment.is_fenced:
             await self._let_go(delivery, notification, claim, is_uncertain=claim.is_uncertain)
             return ENDED
         if claim.is_uncertain:

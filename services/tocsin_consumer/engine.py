@@ -1,64 +1,136 @@
 """From records to lanes and back to offsets: the event-loop half of the consumer.
 
-A record that arrives becomes a journey in its partition's backlog. It is admitted, in offset order, while its lanes
-and the partition's gap are small enough for a hand-over to finish in time; then its deliveries enter their lanes. When
-the last of them has ended, the offset is complete. A hand-over drops the backlog, starts nothing above the highest
-started offset, finishes what lies below, and tells the poll thread, which commits and fences.
+A record that arrives becomes a journey, and a leg of it goes to each channel's cursor in its partition. A leg is
+admitted, in offset order, when its time has come and while its lanes and the cursor's gap are small enough for a
+hand-over to finish in time; then its deliveries enter their lanes. When the last of them has ended, the offset is
+complete on that cursor. A hand-over drops the backlogs, starts nothing above the highest started offset of each
+cursor, finishes what lies below, and tells the poll thread, which commits and fences.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Protocol
 
 from tocsin_consumer import metrics
-from tocsin_consumer.dead_letters import Burial, BurialReason
+from tocsin_consumer.cursor import Cursor, Partition
 from tocsin_consumer.delivery import Deliverer
-from tocsin_consumer.journey import Delivery, Journey, LaneKey
-from tocsin_consumer.lanes import Lanes
+from tocsin_consumer.journey import Delivery, Journey, Leg, build_journey, build_leg
+from tocsin_consumer.lanes import Gate, Lanes
 from tocsin_consumer.pace import Pace
+from tocsin_consumer.planning import Plan, plan_record
 from tocsin_consumer.slots import Slots
-from tocsin_core.assignment import Assignment
-from tocsin_core.codec import accepted_at_of, decode, trace_id_of
-from tocsin_core.errors import MessageError
+from tocsin_core.assignment import Assignment, size_bytes
+from tocsin_core.complaints import Complaints
+from tocsin_core.errors import KafkaFailure
 from tocsin_core.logging import get_logger
-from tocsin_core.message import Notification, Record
+from tocsin_core.message import Record
+from tocsin_core.reader import Stretch
+
+READ_AGAIN_SECONDS = 1.0
 
 _log = get_logger(__name__)
+
+
+class StretchReader(Protocol):
+    """Reads a stretch of a partition, for a cursor that fell behind."""
+
+    async def read(self, topic: str, partition: int, start: int, *, max_records: int) -> Stretch:
+        """Return what follows `start`. Raise KafkaFailure."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one cursor may hold, in a process that owns so many partitions; poll and engine share the numbers."""
+
+    max_held_records: int
+    max_held_bytes: int
+    batch_records: int
+    batch_bytes: int
+    min_share_records: int = 100
+
+    def is_full(self, cursor: Cursor, partitions: int) -> bool:
+        """Return whether a cursor holds more than what the poll thread lets every cursor have."""
+        max_bytes = self.max_held_bytes // max(1, partitions) + self.batch_bytes
+        return cursor.held_records >= self.share(partitions) + self.batch_records or cursor.held_bytes >= max_bytes
+
+    def is_low(self, cursor: Cursor, partitions: int) -> bool:
+        """Return whether a cursor has so little left that it should read on."""
+        return (
+            cursor.held_records <= self.share(partitions) / 2
+            and cursor.held_bytes <= self.max_held_bytes / max(1, partitions) / 2
+        )
+
+    def share(self, partitions: int) -> int:
+        """Return how many records fetching waits for in each partition."""
+        return max(self.min_share_records, self.max_held_records // max(1, partitions))
 
 
 class Engine:
     """Works on the records of all partitions this process owns. Everything here runs on the event loop."""
 
     def __init__(
-        self, deliverer: Deliverer, *, channels: Sequence[str], slots: Slots, pace: Pace, max_attempts: int
+        self,
+        deliverer: Deliverer,
+        *,
+        channels: Sequence[str],
+        slots: Slots,
+        pace: Pace,
+        max_attempts: int,
+        bounds: Bounds,
+        reader: StretchReader,
+        gate: Gate | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._deliverer = deliverer
         self._channels = tuple(channels)
         self._pace = pace
         self._max_attempts = max_attempts
-        self._owned: set[Assignment] = set()
-        self._backlogs: dict[Assignment, deque[Journey]] = {}
+        self._bounds = bounds
+        self._reader = reader
+        self._now = now
+        self._partitions: dict[Assignment, Partition] = {}
         self._drains: dict[Assignment, asyncio.Event] = {}
         self._drain_deadline = 0.0
+        self._complaints = Complaints(_log.warning)
         self._lanes: Lanes[Delivery] = Lanes(
-            slots, attempt=self._attempt, begin=self._begin, ended=self._ended, dropped=self._dropped
+            slots,
+            attempt=self._attempt,
+            begin=self._begin,
+            ended=self._ended,
+            dropped=self._dropped,
+            gate=gate,
+            is_urgent=self._is_urgent,
         )
+
+    @property
+    def held_records(self) -> int:
+        """Return how many records are in memory, counted once for every channel that holds them."""
+        return sum(partition.held_records for partition in self._partitions.values())
 
     def accept(self, batch: Sequence[tuple[Assignment, Record]]) -> None:
         """Take in what one poll brought."""
         self._forget_fenced()
-        arrivals = {assignment for assignment, _ in batch}
-        self._owned |= {assignment for assignment in arrivals if _is_open(assignment)}
+        touched: dict[Partition, None] = {}
         for assignment, record in batch:
-            if _is_open(assignment):
-                self._backlogs.setdefault(assignment, deque()).append(self._plan(assignment, record))
-            else:
-                assignment.finish(record)
-        for assignment in arrivals:
-            self._admit(assignment)
+            record_bytes = size_bytes(record)
+            assignment.take(record_bytes)
+            partition = self._open(assignment, record.offset)
+            if partition is not None:
+                self._feed(partition, record, record_bytes)
+                touched[partition] = None
+        for partition in touched:
+            for cursor in partition.cursors.values():
+                self._admit(cursor)
+            self._publish(partition)
+        self._lanes.pump()
+
+    def pump(self) -> None:
+        """Start what may start now: a gate has opened."""
         self._lanes.pump()
 
     async def drain(self, assignments: Sequence[Assignment], budget_seconds: float) -> None:
@@ -69,13 +141,13 @@ class Engine:
         self._drain_deadline = asyncio.get_running_loop().time() + budget_seconds
         for assignment in assignments:
             self._begin_drain(assignment)
-        self._lanes.hurry(lambda delivery: delivery.journey.assignment in self._drains)
+        self._lanes.hurry()
         try:
             async with asyncio.timeout(budget_seconds):
                 for assignment in assignments:
                     await self._drains[assignment].wait()
         except TimeoutError:
-            again = sum(assignment.tracker.finished_beyond for assignment in assignments)
+            again = sum(assignment.finished_beyond for assignment in assignments)
             _log.warning("partitions were handed over unfinished", budget_seconds=budget_seconds, delivered_again=again)
         finally:
             for assignment in assignments:
@@ -83,104 +155,169 @@ class Engine:
 
     async def close(self) -> None:
         """Cancel what still runs."""
+        for partition in self._partitions.values():
+            partition.drop_backlog()
+        self._partitions.clear()
         await self._lanes.close()
 
+    def _open(self, assignment: Assignment, first_offset: int) -> Partition | None:
+        """Return the partition of an assignment that is still ours, or None."""
+        if assignment.is_fenced or assignment.is_draining:
+            return None
+        partition = self._partitions.get(assignment)
+        if partition is None:
+            partition = self._partitions[assignment] = Partition(assignment, self._channels, first_offset)
+        return partition
+
     def _forget_fenced(self) -> None:
-        for assignment in [assignment for assignment in self._owned if assignment.tracker.is_fenced]:
-            self._owned.discard(assignment)
-            self._backlogs.pop(assignment, None)
+        fenced = [assignment for assignment in self._partitions if assignment.is_fenced]
+        for assignment in fenced:
+            self._partitions.pop(assignment).drop_backlog()
+        if fenced:
+            self._lanes.hurry()
 
     def _begin_drain(self, assignment: Assignment) -> None:
-        assignment.tracker.begin_drain()
-        self._owned.discard(assignment)
-        for journey in self._backlogs.pop(assignment, ()):
-            assignment.finish(journey.record)
+        assignment.begin_drain()
+        partition = self._partitions.pop(assignment, None)
+        if partition is not None:
+            partition.drop_backlog()
         self._drains[assignment] = asyncio.Event()
         self._notice_drained(assignment)
 
     def _notice_drained(self, assignment: Assignment) -> None:
         drain = self._drains.get(assignment)
-        if drain is not None and assignment.tracker.is_drained:
+        if drain is not None and assignment.is_drained:
             drain.set()
 
-    def _plan(self, assignment: Assignment, record: Record) -> Journey:
-        journey = Journey(
-            assignment=assignment,
-            record=record,
-            notification=None,
-            trace_id=trace_id_of(record.header("traceparent")),
-            accepted_at=accepted_at_of(record, now=datetime.now(UTC)),
-        )
-        try:
-            journey.notification = decode(record.value)
-        except MessageError as error:
-            journey.deliveries = (self._plan_burial(journey, error),)
+    def _is_urgent(self, delivery: Delivery) -> bool:
+        assignment = delivery.leg.journey.assignment
+        return assignment.is_fenced or assignment in self._drains
+
+    def _feed(self, partition: Partition, record: Record, record_bytes: int) -> None:
+        """Give a record that the partition brought to every cursor that is fed by it."""
+        partition.next_offset = record.offset + 1
+        for cursor in partition.cursors.values():
+            cursor.passed_before += record.offset < cursor.began_at
+        hungry = [
+            each for each in partition.cursors.values() if not each.is_detached and record.offset >= each.next_offset
+        ]
+        if not hungry:
+            return
+        plan = plan_record(record, channels=self._channels, now=self._now())
+        journey = build_journey(partition.assignment, record, record_bytes, plan)
+        for cursor in hungry:
+            if self._bounds.is_full(cursor, len(self._partitions)):
+                cursor.is_detached = True
+            else:
+                self._give(cursor, journey, plan)
+
+    def _give(self, cursor: Cursor, journey: Journey, plan: Plan) -> None:
+        offset = journey.record.offset
+        cursor.next_offset = offset + 1
+        channels = plan.channels.get(cursor.channel, ())
+        if not channels and not cursor.backlog:
+            cursor.tracker.skip(offset)
         else:
-            journey.deliveries = self._plan_deliveries(journey, journey.notification)
-        journey.remaining = len(journey.deliveries)
-        return journey
+            cursor.hold(build_leg(cursor, journey, channels, plan.burial))
 
-    def _plan_deliveries(self, journey: Journey, notification: Notification) -> tuple[Delivery, ...]:
-        key = notification.to_id.encode() if journey.record.key is None else journey.record.key
-        return tuple(
-            Delivery(
-                journey=journey,
-                channel=channel,
-                slot=channel if channel in self._channels else self._channels[0],
-                lane=LaneKey(journey.assignment.epoch, key, channel),
-            )
-            for channel in dict.fromkeys(notification.channels or self._channels)
-        )
-
-    def _plan_burial(self, journey: Journey, error: MessageError) -> Delivery:
-        now = datetime.now(UTC)
-        return Delivery(
-            journey=journey,
-            channel="",
-            slot=self._channels[0],
-            lane=LaneKey(journey.assignment.epoch, journey.record.key or b"", ""),
-            burial=Burial(
-                reason=BurialReason.UNDECODABLE,
-                error_class=type(error).__name__,
-                error_message=str(error),
-                channel="",
-                attempts=0,
-                first_failed_at=now,
-                last_failed_at=now,
-            ),
-        )
-
-    def _admit(self, assignment: Assignment) -> None:
-        backlog = self._backlogs.get(assignment)
-        while backlog and self._has_room(backlog[0]):
-            journey = backlog.popleft()
-            assignment.tracker.admit(journey.record.offset)
-            for delivery in journey.deliveries:
+    def _admit(self, cursor: Cursor) -> None:
+        while cursor.backlog and self._may_admit(cursor, cursor.backlog[0]):
+            leg = cursor.backlog.popleft()
+            if not leg.deliveries:
+                cursor.tracker.skip(leg.journey.record.offset)
+                cursor.let_go(leg)
+                continue
+            cursor.tracker.admit(leg.journey.record.offset)
+            for delivery in leg.deliveries:
                 self._lanes.push(delivery)
-            journey.deliveries = ()  # its lanes hold them now; a cycle would keep a finished journey in memory
-        if not backlog:
-            self._backlogs.pop(assignment, None)
+            leg.deliveries = ()  # its lanes hold them now; a cycle would keep a finished journey in memory
+        if cursor.is_detached:
+            self._read_on(cursor)
 
-    def _has_room(self, journey: Journey) -> bool:
-        tracker = journey.assignment.tracker
-        if tracker.is_fenced or tracker.gap >= self._pace.gap_limit(len(self._owned)):
+    def _may_admit(self, cursor: Cursor, leg: Leg) -> bool:
+        tracker, owned = cursor.tracker, len(self._partitions)
+        if tracker.is_fenced or tracker.is_draining or not self._is_due(cursor, leg):
             return False
-        return all(
-            self._lanes.depth(delivery.lane) < self._pace.lane_limit(delivery.slot) for delivery in journey.deliveries
-        )
+        if tracker.gap >= self._pace.gap_limit(cursor.channel, owned):
+            return False
+        return all(self._lanes.depth(each.lane) < self._pace.lane_limit(each.slot) for each in leg.deliveries)
+
+    def _is_due(self, cursor: Cursor, leg: Leg) -> bool:
+        not_before = leg.journey.not_before
+        if not_before is None or not leg.deliveries:
+            return True
+        wait_seconds = (not_before - self._now()).total_seconds()
+        if wait_seconds <= 0:
+            return True
+        if cursor.timer is None:
+            cursor.timer = asyncio.get_running_loop().call_later(wait_seconds, self._wake, cursor)
+        return False
+
+    def _wake(self, cursor: Cursor) -> None:
+        cursor.timer = None
+        self._admit_and_publish(cursor)
+        self._lanes.pump()
+
+    def _admit_and_publish(self, cursor: Cursor) -> None:
+        self._admit(cursor)
+        partition = self._partitions.get(cursor.assignment)
+        if partition is not None:
+            self._publish(partition)
+
+    def _publish(self, partition: Partition) -> None:
+        processed = partition.publish()
+        if processed:
+            metrics.PROCESSED.inc(processed)
+
+    def _read_on(self, cursor: Cursor) -> None:
+        partition = self._partitions.get(cursor.assignment)
+        if partition is None or cursor.refill is not None or not self._bounds.is_low(cursor, len(self._partitions)):
+            return
+        cursor.refill = asyncio.get_running_loop().create_task(self._refill(partition, cursor))
+
+    async def _refill(self, partition: Partition, cursor: Cursor) -> None:
+        assignment = cursor.assignment
+        count = min(self._bounds.share(len(self._partitions)), self._fitting_records(assignment))
+        try:
+            stretch = await self._reader.read(
+                assignment.topic, assignment.partition, cursor.next_offset, max_records=max(1, count)
+            )
+        except KafkaFailure as failure:
+            self._complaints.about(
+                "a channel that fell behind cannot read on yet", str(failure), channel=cursor.channel
+            )
+            await asyncio.sleep(READ_AGAIN_SECONDS)
+            stretch = Stretch([], cursor.next_offset)
+        cursor.refill = None
+        if assignment in self._partitions and not assignment.is_fenced:
+            self._catch_up(partition, cursor, stretch)
+
+    def _catch_up(self, partition: Partition, cursor: Cursor, stretch: Stretch) -> None:
+        for record in stretch.records:
+            plan = plan_record(record, channels=self._channels, now=self._now())
+            self._give(cursor, build_journey(cursor.assignment, record, size_bytes(record), plan), plan)
+        cursor.next_offset = max(cursor.next_offset, stretch.next_offset)
+        cursor.is_detached = cursor.next_offset < partition.next_offset
+        self._admit_and_publish(cursor)
+        self._lanes.pump()
+
+    def _fitting_records(self, assignment: Assignment) -> int:
+        """Return how many records of the size seen lately one cursor may hold."""
+        average_bytes = assignment.taken_bytes / max(1, assignment.taken_records)
+        return int(self._bounds.max_held_bytes / max(1, len(self._partitions)) / max(1.0, average_bytes))
 
     def _begin(self, delivery: Delivery) -> bool:
-        assignment, offset = delivery.journey.assignment, delivery.journey.record.offset
-        if not assignment.tracker.may_start(offset):
+        tracker, offset = delivery.leg.cursor.tracker, delivery.leg.journey.record.offset
+        if not tracker.may_start(offset):
             return False
-        assignment.tracker.start(offset)
+        tracker.start(offset)
         if delivery.started_at is None:
             delivery.started_at = asyncio.get_running_loop().time()
         return True
 
     async def _attempt(self, delivery: Delivery) -> float | None:
         pause_seconds = await self._deliverer.attempt(delivery)
-        if pause_seconds is None or not delivery.journey.assignment.tracker.is_draining:
+        if pause_seconds is None or delivery.leg.journey.assignment not in self._drains:
             return pause_seconds
         # A hand-over has a deadline: what is left of it is shared among the attempts that are left.
         remaining_seconds = max(0.0, self._drain_deadline - asyncio.get_running_loop().time())
@@ -189,23 +326,19 @@ class Engine:
     def _ended(self, delivery: Delivery) -> None:
         if delivery.started_at is not None:
             self._pace.observe(delivery.slot, asyncio.get_running_loop().time() - delivery.started_at)
-        self._leave(delivery.journey)
+        self._leave(delivery.leg)
 
     def _dropped(self, delivery: Delivery) -> None:
-        delivery.journey.is_dropped = True
-        self._leave(delivery.journey)
+        delivery.leg.is_dropped = True
+        self._leave(delivery.leg)
 
-    def _leave(self, journey: Journey) -> None:
-        assignment = journey.assignment
-        journey.remaining -= 1
-        if journey.remaining == 0:
-            assignment.finish(journey.record)
-            if not (journey.is_dropped or assignment.tracker.is_fenced):
-                assignment.tracker.complete(journey.record.offset)
-                metrics.PROCESSED.inc()
-                self._notice_drained(assignment)
-        self._admit(assignment)
-
-
-def _is_open(assignment: Assignment) -> bool:
-    return not (assignment.tracker.is_fenced or assignment.tracker.is_draining)
+    def _leave(self, leg: Leg) -> None:
+        leg.remaining -= 1
+        if leg.remaining:
+            return
+        cursor = leg.cursor
+        cursor.let_go(leg)
+        if not (leg.is_dropped or cursor.tracker.is_fenced):
+            cursor.tracker.complete(leg.journey.record.offset)
+            self._notice_drained(cursor.assignment)
+        self._admit_and_publish(cursor)

@@ -1,14 +1,24 @@
-"""A record on its way, and its way on each channel."""
+"""A record on its way, and its way on each channel.
+
+One `Journey` is one record as it was understood. Each channel's cursor has a `Leg` of it: what this record means for
+that channel, which is one delivery as a rule, none where the record is not for the channel, and several only on the
+cursor of those channels that the pipeline does not have. A leg that has ended completes the record on its cursor.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tocsin_consumer.dead_letters import Burial
+from tocsin_consumer.planning import Plan
 from tocsin_core.assignment import Assignment
 from tocsin_core.message import Notification, Record
+
+if TYPE_CHECKING:
+    from tocsin_consumer.cursor import Cursor
 
 
 class LaneKey(NamedTuple):
@@ -25,10 +35,21 @@ class Journey:
 
     assignment: Assignment
     record: Record
+    record_bytes: int
     notification: Notification | None
     trace_id: str | None
     accepted_at: datetime
+    not_before: datetime | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Leg:
+    """What one journey is for one cursor."""
+
+    journey: Journey
+    cursor: Cursor
     deliveries: tuple[Delivery, ...] = ()
+    """Those that have not entered their lanes yet."""
     remaining: int = 0
     is_dropped: bool = False
 
@@ -37,7 +58,7 @@ class Journey:
 class Delivery:
     """One notification on one channel: what a lane holds. A dead letter that has been decided on waits in `burial`."""
 
-    journey: Journey
+    leg: Leg
     channel: str
     slot: str
     lane: LaneKey
@@ -45,17 +66,48 @@ class Delivery:
     waits: int = 0
     started_at: float | None = None
     first_failed_at: datetime | None = None
-    burial: Burial | None = field(default=None)
+    burial: Burial | None = None
+
+    @property
+    def journey(self) -> Journey:
+        """Return the record it delivers."""
+        return self.leg.journey
 
     def describe(self) -> dict[str, Any]:
         """Return the fields that every log line about this delivery carries."""
-        notification = self.journey.notification
+        journey = self.leg.journey
         return {
-            "notification_id": notification.id if notification else None,
+            "notification_id": journey.notification.id if journey.notification else None,
             "channel": self.channel,
             "attempts": self.attempts,
-            "trace_id": self.journey.trace_id,
-            "topic": self.journey.record.topic,
-            "partition": self.journey.record.partition,
-            "offset": self.journey.record.offset,
+            "trace_id": journey.trace_id,
+            "topic": journey.record.topic,
+            "partition": journey.record.partition,
+            "offset": journey.record.offset,
         }
+
+
+def build_journey(assignment: Assignment, record: Record, record_bytes: int, plan: Plan) -> Journey:
+    """Return the journey of a record of so many bytes."""
+    return Journey(
+        assignment=assignment,
+        record=record,
+        record_bytes=record_bytes,
+        notification=plan.notification,
+        trace_id=plan.trace_id,
+        accepted_at=plan.accepted_at,
+        not_before=plan.not_before,
+    )
+
+
+def build_leg(cursor: Cursor, journey: Journey, channels: Sequence[str], burial: Burial | None) -> Leg:
+    """Return what a journey is for a cursor: a delivery on each of these channels, or one burial."""
+    leg = Leg(journey, cursor, remaining=len(channels))
+    notification, key = journey.notification, journey.record.key
+    if key is None:
+        key = notification.to_id.encode() if notification else b""
+    leg.deliveries = tuple(
+        Delivery(leg, channel, cursor.channel, LaneKey(journey.assignment.epoch, key, channel), burial=burial)
+        for channel in channels
+    )
+    return leg

@@ -5,6 +5,9 @@ at once, as far as there are slots. A delivery that has to wait (a backoff, some
 gives its slot to another. Tasks exist only for deliveries that are running: a backlog of any size is entries in
 deques, never waiting tasks.
 
+Before a channel's lanes start anything its gate is asked: a closed gate (a provider in trouble) makes them wait,
+whatever slots are free. Only what a hand-over waits for passes a closed gate, because it must come to some end.
+
     READY ──slot──► RUNNING ──┬─ finished ──► next delivery: READY, or the lane is gone
       ▲                       └─ pause ─────► PARKED ──time is over, or hurry()──┐
       └──────────────────────────────────────────────────────────────────────────┘
@@ -48,6 +51,30 @@ class Item(Protocol):
         ...
 
 
+class Gate(Protocol):
+    """Says whether a channel may start deliveries now."""
+
+    def admits(self, channel: str) -> bool:
+        """Return whether the channel may start one more delivery."""
+        ...
+
+    def note_start(self, channel: str) -> None:
+        """Take note that a delivery starts because the gate admitted it."""
+        ...
+
+
+class OpenGate:
+    """Admits everything."""
+
+    def admits(self, channel: str) -> bool:
+        """Return True."""
+        del channel
+        return True
+
+    def note_start(self, channel: str) -> None:
+        """Forget."""
+
+
 T = TypeVar("T", bound=Item)
 
 
@@ -78,7 +105,11 @@ class Lanes(Generic[T]):
         begin: Callable[[T], bool],
         ended: Callable[[T], None],
         dropped: Callable[[T], None],
+        gate: Gate | None = None,
+        is_urgent: Callable[[T], bool] = lambda _: False,
     ) -> None:
+        self._gate = gate or OpenGate()
+        self._is_urgent = is_urgent
         self._slots = slots
         self._attempt = attempt
         self._begin = begin
@@ -86,6 +117,7 @@ class Lanes(Generic[T]):
         self._dropped = dropped
         self._lanes: dict[Hashable, Lane[T]] = {}
         self._ready: dict[str, deque[Lane[T]]] = {channel: deque() for channel in slots.channels}
+        self._urgent: dict[str, deque[Lane[T]]] = {channel: deque() for channel in slots.channels}
         self._turns = deque(slots.channels)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -111,14 +143,17 @@ class Lanes(Generic[T]):
             has_started = False
             self._turns.rotate(-1)
             for channel in self._turns:
-                if self._ready[channel] and self._slots.is_free(channel):
-                    self._start_next(channel)
-                    has_started = True
+                has_started |= self._slots.is_free(channel) and self._start_next(channel)
 
-    def hurry(self, is_concerned: Callable[[T], bool]) -> None:
-        """End the waiting of parked lanes whose first delivery is concerned."""
+    def hurry(self) -> None:
+        """End the waiting, for time or for a gate, of lanes whose first delivery is urgent by now."""
+        for ready, urgent in zip(self._ready.values(), self._urgent.values(), strict=True):
+            urgent.extend(lane for lane in ready if self._is_urgent(lane.items[0]))
+            waiting = [lane for lane in ready if not self._is_urgent(lane.items[0])]
+            ready.clear()
+            ready.extend(waiting)
         for lane in list(self._lanes.values()):
-            if lane.state is State.PARKED and is_concerned(lane.items[0]):
+            if lane.state is State.PARKED and self._is_urgent(lane.items[0]):
                 self._unpark(lane)
         self.pump()
 
@@ -128,19 +163,30 @@ class Lanes(Generic[T]):
             if lane.parked is not None:
                 lane.parked.cancel()
         self._lanes.clear()
-        for ready in self._ready.values():
+        for ready in (*self._ready.values(), *self._urgent.values()):
             ready.clear()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _start_next(self, channel: str) -> None:
-        lane = self._ready[channel].popleft()
+    def _start_next(self, channel: str) -> bool:
+        """Start the channel's next lane, or find it empty; return False if there is none that may start."""
+        is_urgent = bool(self._urgent[channel])
+        waiting = self._urgent[channel] or self._ready[channel]
+        if not waiting or not (is_urgent or self._gate.admits(channel)):
+            return False
+        lane = waiting.popleft()
         while lane.items and not self._begin(lane.items[0]):
             self._dropped(lane.items.popleft())
-        if not lane.items:
+        if lane.items:
+            self._launch(lane, channel, is_urgent=is_urgent)
+        else:
             self._lanes.pop(lane.key, None)
-            return
+        return True
+
+    def _launch(self, lane: Lane[T], channel: str, *, is_urgent: bool) -> None:
+        if not is_urgent:
+            self._gate.note_start(channel)
         self._slots.take(channel)
         lane.state = State.RUNNING
         task = asyncio.get_running_loop().create_task(self._run(lane, channel))
@@ -187,4 +233,5 @@ class Lanes(Generic[T]):
 
     def _make_ready(self, lane: Lane[T]) -> None:
         lane.state = State.READY
-        self._ready[lane.items[0].slot].append(lane)
+        head = lane.items[0]
+        (self._urgent if self._is_urgent(head) else self._ready)[head.slot].append(lane)

@@ -1,9 +1,9 @@
 """How much may be under way, so that a hand-over can finish in its time. Pure.
 
-On revoke, everything below the highest started record must be finished. What that may cost is known beforehand: the
-deliveries of one lane run one after the other, all lanes together run `concurrency` at a time, and a delivery takes
-as long as deliveries took lately. So the depth of a lane and the gap of a partition are capped at what fits into half
-of the budget; the other half is for what nobody foresaw.
+On revoke, everything below the highest started record of each channel must be finished. What that may cost is known
+beforehand: the deliveries of one lane run one after the other, a channel's lanes together run at least as many at a
+time as the slots guarantee it, and a delivery takes as long as deliveries took lately. So the depth of a lane and the
+gap of a cursor are capped at what fits into half of the budget; the other half is for what nobody foresaw.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ SAFETY = 0.5
 class Pace:
     """Learns how long deliveries take, and says how many may be under way."""
 
-    def __init__(self, channels: Sequence[str], *, concurrency: int, budget_seconds: float, max_gap: int) -> None:
+    def __init__(self, channels: Sequence[str], *, guaranteed_slots: int, budget_seconds: float, max_gap: int) -> None:
         self._seconds = dict.fromkeys(channels, FIRST_GUESS_SECONDS)
-        self._concurrency = concurrency
+        self._guaranteed_slots = max(1, guaranteed_slots)
         self._budget_seconds = budget_seconds * SAFETY
         self._max_gap = max_gap
 
@@ -33,10 +33,10 @@ class Pace:
         """Return how many deliveries one lane of this channel may hold: at least one."""
         return self._at_least_one(self._budget_seconds / self._seconds[channel])
 
-    def gap_limit(self, partitions: int) -> int:
-        """Return how many records each of so many partitions may have admitted and not finished: at least one."""
-        per_record_seconds = sum(self._seconds.values())
-        return self._at_least_one(self._concurrency * self._budget_seconds / per_record_seconds / max(1, partitions))
+    def gap_limit(self, channel: str, partitions: int) -> int:
+        """Return how many records a channel may have admitted and not finished in each of so many partitions."""
+        fitting = self._guaranteed_slots * self._budget_seconds / self._seconds[channel]
+        return self._at_least_one(fitting / max(1, partitions))
 
     def _at_least_one(self, number: float) -> int:
         return max(1, min(int(number), self._max_gap))

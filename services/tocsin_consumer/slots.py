@@ -2,7 +2,8 @@
 
 With one plain semaphore, a provider that hangs would end up holding every slot and the other channels would wait for
 its timeouts. So each channel has a few slots that nobody else may use, and the rest belong to whoever comes first.
-With one channel there is nothing to reserve and the whole limit is its own.
+With one channel there is nothing to reserve and the whole limit is its own. What belongs to no channel (dead letters
+of records that nobody can read) takes from the shared ones.
 
 The slots also keep the busy time, in slot-seconds: what capacity is measured with. Waiting (for a lane's turn, for a
 backoff to pass) holds no slot and is not busy.
@@ -11,6 +12,8 @@ backoff to pass) holds no slot and is not busy.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+
+from tocsin_core.commits import NO_CHANNEL
 
 
 class Slots:
@@ -24,16 +27,19 @@ class Slots:
         clock: Callable[[], float],
         on_busy: Callable[[float], None] = lambda _: None,
     ) -> None:
-        self._used = dict.fromkeys(channels, 0)
-        self._reserve = 0 if len(channels) == 1 else concurrency // (2 * len(channels))
-        self._shared = concurrency - self._reserve * len(channels)
+        reserve = 0 if len(channels) == 1 else concurrency // (2 * len(channels))
+        self.guaranteed = concurrency if len(channels) == 1 else reserve
+        """How many slots each channel gets however busy the others are; with very few slots it is none."""
+        self._reserved = {**dict.fromkeys(channels, reserve), NO_CHANNEL: 0}
+        self._used = dict.fromkeys(self._reserved, 0)
+        self._shared = concurrency - sum(self._reserved.values())
         self._clock = clock
         self._on_busy = on_busy
         self._accounted_until = clock()
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """Return the channels that share these slots."""
+        """Return the channels that share these slots, and the name of what belongs to none."""
         return tuple(self._used)
 
     @property
@@ -43,9 +49,9 @@ class Slots:
 
     def is_free(self, channel: str) -> bool:
         """Return whether the channel may take a slot now."""
-        if self._used[channel] < self._reserve:
+        if self._used[channel] < self._reserved[channel]:
             return True
-        return sum(max(0, used - self._reserve) for used in self._used.values()) < self._shared
+        return sum(max(0, used - self._reserved[name]) for name, used in self._used.items()) < self._shared
 
     def take(self, channel: str) -> None:
         """Take a slot. Raise RuntimeError if none is free for the channel."""

@@ -13,15 +13,17 @@ from tocsin_consumer.channels.build import build_channels
 from tocsin_consumer.claims import Claims, NoClaims, RedisClaims
 from tocsin_consumer.dead_letters import DeadLetters
 from tocsin_consumer.delivery import Deliverer, Policy
-from tocsin_consumer.engine import Engine
+from tocsin_consumer.engine import Bounds, Engine
 from tocsin_consumer.pace import Pace
 from tocsin_consumer.slots import Slots
 from tocsin_core import lifecycle
-from tocsin_core.consumer import RecordConsumer
+from tocsin_core.consumer import MIN_SHARE_RECORDS, RecordConsumer
+from tocsin_core.consumer_config import BATCH_RECORDS
 from tocsin_core.errors import KafkaFailure
 from tocsin_core.health import HealthServer
 from tocsin_core.logging import configure_logging, get_logger
 from tocsin_core.producer import RecordProducer
+from tocsin_core.reader import RangeReader
 from tocsin_core.settings import Settings
 from tocsin_core.users import FileUserDirectory
 
@@ -69,22 +71,30 @@ class Worker:
         )
         names = list(self._channels)
         concurrency = settings.consumer.concurrency
-        max_held = min(max(concurrency * HELD_PER_SLOT, MIN_HELD_RECORDS), MAX_HELD_RECORDS)
+        bounds = build_bounds(settings)
+        self._reader = RangeReader(settings.kafka, client_id=f"{client_id}-catch-up")
         self._slots = Slots(concurrency, names, clock=time.monotonic, on_busy=metrics.BUSY_SLOT_SECONDS.inc)
         self._engine = Engine(
             self._build_deliverer(),
             channels=names,
             slots=self._slots,
-            pace=Pace(names, concurrency=concurrency, budget_seconds=settings.consumer.drain_seconds, max_gap=max_held),
+            pace=Pace(
+                self._slots.channels,
+                guaranteed_slots=self._slots.guaranteed,
+                budget_seconds=settings.consumer.drain_seconds,
+                max_gap=bounds.max_held_records,
+            ),
             max_attempts=settings.delivery.max_attempts,
+            bounds=bounds,
+            reader=self._reader,
         )
         self._consumer = RecordConsumer(
             settings.kafka,
             self._engine,
             client_id=client_id,
             drain_seconds=settings.consumer.drain_seconds,
-            max_held_records=max_held,
-            max_held_bytes=2 * settings.kafka.fetch_max_bytes,
+            max_held_records=bounds.max_held_records,
+            max_held_bytes=bounds.max_held_bytes,
         )
         self.health = HealthServer(settings.health, check_ready=self._check_ready, check_alive=self._check_alive)
 
@@ -104,7 +114,7 @@ class Worker:
         """Start all parts, and tell `closing` how they are closed: in the opposite order."""
         metrics.CONCURRENCY.set(self._settings.consumer.concurrency)
         metrics.IN_FLIGHT.set_function(lambda: self._slots.in_use)
-        metrics.HELD_RECORDS.set_function(lambda: self._consumer.held_records)
+        metrics.HELD_RECORDS.set_function(lambda: self._engine.held_records)
         await self.health.start()
         closing.push_async_callback(self.health.stop)
         closing.push_async_callback(self._claims.close)
@@ -112,6 +122,7 @@ class Worker:
             closing.push_async_callback(channel.close)
         await self._producer.start()
         closing.push_async_callback(self._producer.close, PRODUCER_CLOSE_SECONDS)
+        closing.push_async_callback(self._reader.close)
         closing.push_async_callback(self._engine.close)
         accounting = asyncio.create_task(self._account(), name="account-busy-time")
         closing.callback(accounting.cancel)
@@ -166,6 +177,18 @@ class Worker:
         if not self._consumer.is_polling:
             return f"the poll thread has not come round for {self._consumer.seconds_since_poll:.0f} s"
         return "" if self._producer.is_healthy else "the producer for dead letters is broken"
+
+
+def build_bounds(settings: Settings) -> Bounds:
+    """Return how much of a backlog is held in memory: enough to keep every slot busy, and no more."""
+    wanted = settings.consumer.concurrency * HELD_PER_SLOT
+    return Bounds(
+        max_held_records=min(max(wanted, MIN_HELD_RECORDS), MAX_HELD_RECORDS),
+        max_held_bytes=2 * settings.kafka.fetch_max_bytes,
+        batch_records=BATCH_RECORDS,
+        batch_bytes=settings.kafka.fetch_max_bytes,
+        min_share_records=MIN_SHARE_RECORDS,
+    )
 
 
 def build_claims(settings: Settings) -> Claims:

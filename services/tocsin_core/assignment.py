@@ -1,16 +1,17 @@
 """One partition for as long as this process owns it: what the poll thread and the event loop share about it.
 
 Two threads meet here without a lock, because every attribute has one writer: the poll thread counts what it handed
-over, the event loop counts what it finished and moves the tracker. Each reads the other's numbers, which are plain
-integers that only grow; a value read a moment too early means a pause or a commit a moment too late, nothing worse.
+over, the event loop counts what it took in and moves the cursors. Each reads the other's numbers, which are plain
+integers; a value read a moment too early means a pause or a commit a moment too late, nothing worse.
 A partition that comes back after a rebalance is a new Assignment: nothing of the old epoch can touch it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from tocsin_core.commits import Commit, build_commit, resume_positions
 from tocsin_core.message import Record
 from tocsin_core.offsets import OffsetTracker
 
@@ -19,20 +20,26 @@ class Assignment:
     """A partition and one epoch of owning it."""
 
     __slots__ = (
+        "_began_at",
         "committed",
+        "cursors",
         "epoch",
-        "finished_bytes",
-        "finished_records",
+        "is_draining",
+        "is_fenced",
         "is_paused",
+        "least_held_bytes",
+        "least_held_records",
         "next_offset",
         "partition",
         "received_bytes",
         "received_records",
+        "taken_bytes",
+        "taken_records",
         "topic",
-        "tracker",
     )
 
-    def __init__(self, topic: str, partition: int, epoch: int) -> None:
+    def __init__(self, topic: str, partition: int, epoch: int, committed: Commit | None = None) -> None:
+        """Begin an epoch after what is `committed`, or where the log begins."""
         self.topic = topic
         self.partition = partition
         self.epoch = epoch
@@ -40,22 +47,49 @@ class Assignment:
         self.next_offset = -1
         self.received_records = 0
         self.received_bytes = 0
-        self.committed: int | None = None
+        self.committed = committed
         self.is_paused = False
-        # Written by the event loop, except the tracker's fence; its `position` is read by the poll thread.
-        self.tracker = OffsetTracker()
-        self.finished_records = 0
-        self.finished_bytes = 0
+        self.is_fenced = False
+        """Whether the epoch is over: nothing that still finishes counts."""
+        # Written by the event loop.
+        self.is_draining = False
+        """Whether the hand-over has begun: nothing new is taken in."""
+        self.cursors: dict[str, OffsetTracker] = {}
+        self.taken_records = 0
+        self.taken_bytes = 0
+        self.least_held_records = 0
+        """What the channel that holds least still holds: the others must not keep it waiting for more."""
+        self.least_held_bytes = 0
+        self._began_at: Commit | None = None
 
     @property
     def held_records(self) -> int:
-        """Return how many records are in memory: handed over and not yet finished."""
-        return self.received_records - self.finished_records
+        """Return how many records are in memory for the channel that has least to do."""
+        return self.received_records - self.taken_records + self.least_held_records
 
     @property
     def held_bytes(self) -> int:
-        """Return how many bytes of keys, values and headers are in memory."""
-        return self.received_bytes - self.finished_bytes
+        """Return how many bytes of keys, values and headers they have."""
+        return self.received_bytes - self.taken_bytes + self.least_held_bytes
+
+    @property
+    def commit(self) -> Commit | None:
+        """Return what may be committed, or None while that is nothing new."""
+        if not self.cursors:
+            return None
+        # The cursors go on while they are read here: each number was true, and together they promise no more than that.
+        commit = build_commit({name: tracker.position or 0 for name, tracker in self.cursors.items()})
+        return None if commit == self._began_at else commit
+
+    @property
+    def is_drained(self) -> bool:
+        """Return whether everything that must finish before the hand-over has finished."""
+        return all(tracker.is_drained for tracker in self.cursors.values())
+
+    @property
+    def finished_beyond(self) -> int:
+        """Return how many deliveries are complete above their cursors: those a new owner would repeat."""
+        return sum(tracker.finished_beyond for tracker in self.cursors.values())
 
     def receive(self, record: Record) -> None:
         """Count a record that is handed over (poll thread)."""
@@ -63,10 +97,36 @@ class Assignment:
         self.received_records += 1
         self.received_bytes += size_bytes(record)
 
-    def finish(self, record: Record) -> None:
-        """Count a record that has left memory, delivered or dropped (event loop)."""
-        self.finished_records += 1
-        self.finished_bytes += size_bytes(record)
+    def take(self, record_bytes: int) -> None:
+        """Count a record of that size that the event loop has taken in."""
+        self.taken_records += 1
+        self.taken_bytes += record_bytes
+
+    def open(self, names: Iterable[str], first_offset: int) -> None:
+        """Give each name a cursor (event loop), where the last commit left it or at the first offset there is.
+
+        A log that begins below the commit is another one: its topic was deleted and made again.
+        """
+        commit = self.committed
+        if commit is None or first_offset < commit.offset:
+            commit = Commit(first_offset)
+        positions = resume_positions(names, commit)
+        self._began_at = build_commit(positions)
+        self.cursors = {name: OffsetTracker(position) for name, position in positions.items()}
+        if self.is_fenced:  # the poll thread may have ended the epoch just now
+            self.fence()
+
+    def begin_drain(self) -> None:
+        """Begin the hand-over (event loop): nothing above the highest started offset of each cursor may start."""
+        self.is_draining = True
+        for tracker in self.cursors.values():
+            tracker.begin_drain()
+
+    def fence(self) -> None:
+        """End the epoch."""
+        self.is_fenced = True
+        for tracker in self.cursors.values():
+            tracker.fence()
 
 
 Batch = Sequence[tuple[Assignment, Record]]

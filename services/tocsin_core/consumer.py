@@ -7,7 +7,10 @@ the loop to finish its work, commit and fence without a deadlock. `AIOConsumer` 
 costs thirty times the CPU per record or awaits across threads in its callbacks, the second knows no cooperative
 assignor.
 
-    assigned ──► on_revoke or stop: drain ──► commit ──► fence        on_lost: fence, commit nothing
+    assigned: resume ──► on_revoke or stop: drain ──► commit ──► fence        on_lost: fence, commit nothing
+
+A commit is an offset and, in its metadata, how far single channels are ahead of it (`commits`); both are read when a
+partition is assigned, so that each channel goes on where it was.
 
 `group.protocol=consumer` (KIP-848) is tried first, because only the broker knows whether it has it; a broker that
 says no gets a classic member with the cooperative-sticky assignor.
@@ -19,12 +22,13 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, cast
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from tocsin_core.assignment import Assignment, Batch, Sink, decide_pause
+from tocsin_core.commits import Commit
 from tocsin_core.complaints import Complaints
 from tocsin_core.connection import check_files, translate_error, translate_exception
 from tocsin_core.consumer_config import BATCH_RECORDS, HAND_OVER_MARGIN_SECONDS, GroupProtocol, build_consumer_config
@@ -41,7 +45,11 @@ COMMIT_RETRY_SECONDS = 0.2
 POLL_STALE_SECONDS = 30.0
 PROBE_INTERVAL_SECONDS = 5.0
 PROBE_TIMEOUT_SECONDS = 2.0
+RESUME_TIMEOUT_SECONDS = 5.0
+RESUME_ATTEMPTS = 6
 MIN_SHARE_RECORDS = 100
+
+TopicAndPartition = tuple[str, int]
 
 _log = get_logger(__name__)
 
@@ -58,10 +66,15 @@ class RecordConsumer:
         drain_seconds: float,
         max_held_records: int,
         max_held_bytes: int,
+        topics: Sequence[str] = (),
         group_protocol: Literal["auto", "consumer", "classic"] = "auto",
     ) -> None:
-        """Prepare a member; its partitions share the bounds on held records and bytes equally."""
+        """Prepare a member that reads `topics`, by default the pipeline's own.
+
+        Its partitions share the bounds on held records and bytes equally.
+        """
         self._settings = settings
+        self._topics = list(topics) or [settings.topic]
         self._sink = sink
         self._client_id = client_id
         self._drain_seconds = drain_seconds
@@ -71,7 +84,7 @@ class RecordConsumer:
         self.group_protocol: GroupProtocol = "classic" if group_protocol == "classic" else "consumer"
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_stopping = threading.Event()
-        self._assignments: dict[int, Assignment] = {}
+        self._assignments: dict[TopicAndPartition, Assignment] = {}
         self._epoch = 0
         self._next_commit = 0.0
         self._next_probe = 0.0
@@ -115,18 +128,13 @@ class RecordConsumer:
         """Return whether the poll thread comes round."""
         return self.seconds_since_poll < POLL_STALE_SECONDS + self._drain_seconds
 
-    @property
-    def held_records(self) -> int:
-        """Return how many records are in memory, read and not finished."""
-        return sum(assignment.held_records for assignment in list(self._assignments.values()))
-
     def _accept(self, batch: Batch) -> None:
         """Give a batch to the sink (event loop). Should that fail, end: going on would commit past what was lost."""
         try:
             self._sink.accept(batch)
         except Exception as error:  # noqa: BLE001 - a defect, whatever it is; the process ends by it
             for assignment, _ in batch:
-                assignment.tracker.fence()
+                assignment.fence()
             self._sink_failure = error
             self._is_stopping.set()
 
@@ -147,7 +155,7 @@ class RecordConsumer:
         try:
             consumer = Consumer({**config, **callbacks}, logger=logging.getLogger("tocsin.librdkafka"))
             consumer.subscribe(
-                [self._settings.topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+                self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
             )
         except KafkaException as error:
             raise translate_exception(error) from error
@@ -175,7 +183,7 @@ class RecordConsumer:
                 self._poll(consumer)
                 if self._is_refused:
                     consumer = self._fall_back(consumer)
-            self._hand_over(consumer, self._take(self._assignments))
+            self._hand_over(consumer, self._take(list(self._assignments)))
         finally:
             consumer.close()
         if self._sink_failure is not None:
@@ -213,7 +221,7 @@ class RecordConsumer:
             self._on_group_error(error)
             return None
         record = read_message(message)
-        assignment = self._assignments.get(record.partition)
+        assignment = self._assignments.get((record.topic, record.partition))
         if assignment is None:
             return None  # read ahead of a revoke; whoever owns the partition now will read it again
         if record.offset < assignment.next_offset:
@@ -223,14 +231,16 @@ class RecordConsumer:
 
     def _rewind(self, old: Assignment, offset: int) -> Assignment:
         """Begin a new epoch where offsets step back, as they do when a topic was deleted and made again."""
-        _log.warning("offsets stepped back", partition=old.partition, expected=old.next_offset, offset=offset)
-        return self._assign(old.partition)
+        _log.warning(
+            "offsets stepped back", topic=old.topic, partition=old.partition, expected=old.next_offset, offset=offset
+        )
+        return self._assign(old.topic, old.partition, None)
 
-    def _assign(self, partition: int) -> Assignment:
-        if (old := self._assignments.get(partition)) is not None:
-            old.tracker.fence()  # one epoch at a time, whatever the group says
+    def _assign(self, topic: str, partition: int, committed: Commit | None) -> Assignment:
+        if (old := self._assignments.get((topic, partition))) is not None:
+            old.fence()  # one epoch at a time, whatever the group says
         self._epoch += 1
-        assignment = self._assignments[partition] = Assignment(self._settings.topic, partition, self._epoch)
+        assignment = self._assignments[topic, partition] = Assignment(topic, partition, self._epoch, committed)
         return assignment
 
     def _apply_pressure(self, consumer: Consumer) -> None:
@@ -249,12 +259,12 @@ class RecordConsumer:
             consumer.resume(changed[False])
 
     def _commit(self, consumer: Consumer) -> None:
-        due = [each for each in self._assignments.values() if each.tracker.position not in (None, each.committed)]
+        due = _find_due(self._assignments.values())
         if not due:
             return
-        offsets = _positions(due)
-        for assignment, offset in zip(due, offsets, strict=True):
-            assignment.committed = offset.offset
+        for assignment, commit in due:
+            assignment.committed = commit
+        offsets = [_to_offset(assignment, commit) for assignment, commit in due]
         try:
             consumer.commit(offsets=offsets, asynchronous=True)
         except KafkaException as error:
@@ -263,31 +273,51 @@ class RecordConsumer:
     def _on_commit(self, error: KafkaError | None, offsets: Iterable[TopicPartition]) -> None:
         for offset in offsets:
             cause = error or offset.error
-            assignment = self._assignments.get(offset.partition)
+            assignment = self._assignments.get((offset.topic, offset.partition))
             if cause is not None and assignment is not None:
                 assignment.committed = None  # the next round commits it again
-                self._complaints.about("a commit failed and is tried again", cause.str(), partition=offset.partition)
+                self._complaints.about(
+                    "a commit failed and is tried again", cause.str(), topic=offset.topic, partition=offset.partition
+                )
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._trouble.note_progress()
-        for each in partitions:
-            self._assign(each.partition)
+        for each, committed in self._read_committed(consumer, partitions):
+            self._assign(each.topic, each.partition, committed)
         if partitions:
             consumer.resume(partitions)  # librdkafka remembers a rest from an earlier epoch, and nobody would end it
-        _log.info("partitions assigned", partitions=_numbers(partitions), owned=len(self._assignments))
+        _log.info("partitions assigned", partitions=_name(_keys(partitions)), owned=len(self._assignments))
+
+    def _read_committed(
+        self, consumer: Consumer, partitions: list[TopicPartition]
+    ) -> list[tuple[TopicPartition, Commit | None]]:
+        """Return where the group stands. Raise KafkaFailure if nobody says it: to guess would be to deliver again."""
+        reason: KafkaFailure | None = None
+        for attempt in range(1, RESUME_ATTEMPTS + 1 if partitions else 1):
+            try:
+                found = consumer.committed(partitions, RESUME_TIMEOUT_SECONDS)
+                return [(each, _to_commit(each)) for each in found]
+            except KafkaException as error:
+                reason = translate_exception(error)
+                self._complaints.about("the group's offsets cannot be read", str(reason), attempt=attempt)
+            if self._is_stopping.wait(COMMIT_RETRY_SECONDS):
+                break
+        if reason is not None:
+            raise reason
+        return []
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._hand_over(consumer, self._take(_numbers(partitions)))
+        self._hand_over(consumer, self._take(_keys(partitions)))
         self._polled_at = time.monotonic()
 
     def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        lost = self._take(_numbers(partitions))
+        lost = self._take(_keys(partitions))
         for assignment in lost:
-            assignment.tracker.fence()
+            assignment.fence()
         _log.warning("partitions lost: what is unfinished will be delivered by their new owner", partitions=len(lost))
 
-    def _take(self, partitions: Iterable[int]) -> list[Assignment]:
-        return [self._assignments.pop(each) for each in list(partitions) if each in self._assignments]
+    def _take(self, partitions: Iterable[TopicAndPartition]) -> list[Assignment]:
+        return [self._assignments.pop(each) for each in partitions if each in self._assignments]
 
     def _hand_over(self, consumer: Consumer, assignments: list[Assignment]) -> None:
         """Drain, commit, fence: in that order, or finished work would be forgotten and done again."""
@@ -297,9 +327,9 @@ class RecordConsumer:
         self._drain(assignments)
         self._commit_and_wait(consumer, assignments)
         for assignment in assignments:
-            assignment.tracker.fence()
-        numbers = sorted(assignment.partition for assignment in assignments)
-        _log.info("partitions handed over", partitions=numbers, seconds=round(time.monotonic() - began, 3))
+            assignment.fence()
+        names = _name((assignment.topic, assignment.partition) for assignment in assignments)
+        _log.info("partitions handed over", partitions=names, seconds=round(time.monotonic() - began, 3))
 
     def _drain(self, assignments: list[Assignment]) -> None:
         if self._loop is None or self._loop.is_closed():
@@ -312,15 +342,15 @@ class RecordConsumer:
             _log.exception("a hand-over could not be drained")
 
     def _commit_and_wait(self, consumer: Consumer, assignments: list[Assignment]) -> None:
-        offsets = _positions(assignments)
+        offsets = [_to_offset(assignment, commit) for assignment, commit in _find_due(assignments)]
         for attempt in range(1, COMMIT_ATTEMPTS + 1 if offsets else 1):
             try:
                 answers = consumer.commit(offsets=offsets, asynchronous=False)
             except KafkaException as error:
                 reason = str(translate_exception(error))
             else:
-                refused = {each.partition: each.error.str() for each in answers if each.error is not None}
-                offsets = [each for each in offsets if each.partition in refused]
+                refused = {(each.topic, each.partition): each.error.str() for each in answers if each.error is not None}
+                offsets = [each for each in offsets if (each.topic, each.partition) in refused]
                 reason = "; ".join(sorted(set(refused.values())))
             if not reason:
                 return
@@ -384,12 +414,23 @@ def _bytes(value: str | bytes | None) -> bytes | None:
     return value.encode() if isinstance(value, str) else value
 
 
-def _positions(assignments: Iterable[Assignment]) -> list[TopicPartition]:
-    positions = [(each, each.tracker.position) for each in assignments]
-    return [
-        TopicPartition(each.topic, each.partition, position) for each, position in positions if position is not None
-    ]
+def _find_due(assignments: Iterable[Assignment]) -> list[tuple[Assignment, Commit]]:
+    """Return the assignments that have something new to commit, with what that is."""
+    commits = [(each, each.commit) for each in assignments]
+    return [(each, commit) for each, commit in commits if commit is not None and commit != each.committed]
 
 
-def _numbers(partitions: Iterable[TopicPartition]) -> list[int]:
-    return [each.partition for each in partitions]
+def _to_offset(assignment: Assignment, commit: Commit) -> TopicPartition:
+    return TopicPartition(assignment.topic, assignment.partition, commit.offset, commit.metadata)
+
+
+def _to_commit(offset: TopicPartition) -> Commit | None:
+    return None if offset.offset == OFFSET_INVALID else Commit(offset.offset, offset.metadata or "")
+
+
+def _keys(partitions: Iterable[TopicPartition]) -> list[TopicAndPartition]:
+    return [(each.topic, each.partition) for each in partitions]
+
+
+def _name(partitions: Iterable[TopicAndPartition]) -> list[str]:
+    return [f"{topic}-{partition}" for topic, partition in sorted(partitions)]

@@ -1,9 +1,9 @@
 """Which offset may be committed. Pure: no Kafka, no clock, no threads.
 
 Deliveries of one partition finish in any order, but Kafka remembers one number per partition: everything below it is
-done. `OffsetTracker` turns the first into the second for one partition during one assignment (an epoch). It also
-answers the two questions a graceful hand-over needs: what may still start (nothing above the highest offset that has
-started, so nothing finishes beyond what can be committed), and whether everything that must finish has.
+done. `OffsetTracker` turns the first into the second for one channel of one partition during one assignment (an
+epoch). It also answers the two questions a graceful hand-over needs: what may still start (nothing above the highest
+offset that has started, so nothing finishes beyond what can be committed), and whether everything that must finish has.
 
 Offsets may have holes (compaction, transaction markers), so "contiguous" means: among those that were admitted.
 Committing each record as it finishes was refused (it loses the slower ones below it); waiting for a whole batch was
@@ -22,18 +22,30 @@ NOTHING_STARTED = -1
 
 
 class OffsetTracker:
-    """The admitted, started and completed offsets of one partition in one epoch."""
+    """The admitted, started and completed offsets of one channel in one partition and epoch."""
 
-    __slots__ = ("_ceiling", "_completed", "_highest_admitted", "_highest_started", "_open", "is_fenced", "position")
+    __slots__ = (
+        "_ceiling",
+        "_completed",
+        "_highest_admitted",
+        "_highest_started",
+        "_open",
+        "is_fenced",
+        "passed",
+        "position",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, position: int | None = None) -> None:
+        """Begin at `position`, below which everything is done."""
         self._open: deque[int] = deque()
         self._completed: set[int] = set()
-        self._highest_admitted = NOTHING_STARTED
+        self._highest_admitted = NOTHING_STARTED if position is None else position - 1
         self._highest_started = NOTHING_STARTED
         self._ceiling: int | None = None
-        self.position: int | None = None
+        self.position = position
         """The offset to commit: everything admitted below it is complete. None until something is."""
+        self.passed = 0
+        """How many records the position has moved past."""
         self.is_fenced = False
         """Whether the epoch is over. A fenced tracker never moves again, whatever still finishes."""
 
@@ -66,6 +78,11 @@ class OffsetTracker:
         self._highest_admitted = offset
         self._open.append(offset)
 
+    def skip(self, offset: int) -> None:
+        """Take note of a record that needs no work here. Raise ValueError as `admit` does."""
+        self.admit(offset)
+        self.complete(offset)
+
     def may_start(self, offset: int) -> bool:
         """Return whether work on an admitted record may start or go on."""
         return not self.is_fenced and (self._ceiling is None or offset <= self._ceiling)
@@ -77,7 +94,7 @@ class OffsetTracker:
         self._highest_started = max(self._highest_started, offset)
 
     def complete(self, offset: int) -> None:
-        """Take note that a record has reached its end on every channel, and move the position past what is done.
+        """Take note that a record has reached its end, and move the position past what is done.
 
         After the fence this changes nothing: the partition is somebody else's.
         """
@@ -88,6 +105,7 @@ class OffsetTracker:
             head = self._open.popleft()
             self._completed.remove(head)
             self.position = head + 1
+            self.passed += 1
 
     def begin_drain(self) -> None:
         """Begin the hand-over: from now on nothing above the highest started offset may start."""

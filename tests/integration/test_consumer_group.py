@@ -169,6 +169,30 @@ async def test_sigterm_finishes_what_has_started_and_starts_nothing_more(
     assert sorted(receiver.ids) == sorted(f"n{number}" for number in range(100))
 
 
+async def test_a_slow_channel_holds_up_no_other_and_a_restart_resumes_each_where_it_stood(
+    world: World, receiver: Receiver
+) -> None:
+    """More than fits into memory: the slow channel has to read on by itself, and nothing remembers but the commit."""
+    receiver.answer = lambda each: Answer(delay_seconds=0.5 if each.path == "/slow" else 0.0)
+    base = receiver.url.removesuffix("/hook")
+    channels = [webhook(f"{base}/fast", name="fast"), webhook(f"{base}/slow", name="slow")]
+    world.produce(notifications(5000, recipients=50))
+    first = await world.start_process(channels, consumer={"concurrency": 16})
+    await receiver.wait_for_path("/fast", 5000)
+    assert len(receiver.on_path("/slow")) < 500
+    assert await first.terminate() == 0
+    sent_slowly = len(receiver.on_path("/slow"))
+    receiver.answer = Answer()
+    second = await world.start_process(channels, consumer={"concurrency": 16})
+    slow = await receiver.wait_for_path("/slow", 5000)
+    assert await second.terminate() == 0
+    assert 0 < sent_slowly < 600
+    assert len(receiver.on_path("/fast")) == 5000
+    assert sorted(each.id for each in slow) == sorted(f"n{number}" for number in range(5000))
+    assert inversions(slow) == 0
+    assert world.committed() == 5000
+
+
 async def test_memory_and_counters_while_a_backlog_waits_for_a_slow_provider(
     modern_world: World, receiver: Receiver
 ) -> None:

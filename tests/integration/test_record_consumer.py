@@ -35,7 +35,7 @@ class Held:
     async def drain(self, assignments: Sequence[Assignment], budget_seconds: float) -> None:
         del budget_seconds
         for assignment in assignments:
-            assignment.tracker.begin_drain()
+            assignment.begin_drain()
 
     async def wait_until(self, is_enough: Callable[[], bool]) -> None:
         async with asyncio.timeout(60), self._changed:
@@ -54,9 +54,9 @@ class Breaking(Held):
 
     def accept(self, batch: Batch) -> None:
         assignment, record = batch[0]
-        assignment.tracker.admit(record.offset)
-        assignment.tracker.start(record.offset)
-        assignment.tracker.complete(record.offset)
+        assignment.open(["a"], record.offset)
+        for tracker in assignment.cursors.values():
+            tracker.skip(record.offset)
         raise ValueError("a defect")
 
 

@@ -24,7 +24,7 @@ def test_a_record_measures_its_key_value_and_headers() -> None:
 
 def test_what_is_received_and_not_finished_is_held() -> None:
     assignment = holding(3)
-    assignment.finish(RECORD)
+    assignment.take(size_bytes(RECORD))
     assert (assignment.held_records, assignment.held_bytes) == (2, 2 * size_bytes(RECORD))
 
 

@@ -11,12 +11,14 @@ import pytest
 
 from tocsin_consumer.channels.base import Envelope, PermanentFailure, SendFailed, TemporaryFailure
 from tocsin_consumer.claims import Claim, ClaimsUnavailable, Done, Granted, Held
+from tocsin_consumer.cursor import Cursor
 from tocsin_consumer.dead_letters import DeadLetters
 from tocsin_consumer.delivery import Deliverer, Policy, expires_at
-from tocsin_consumer.journey import Delivery, Journey, LaneKey
+from tocsin_consumer.journey import Delivery, Journey, LaneKey, Leg
 from tocsin_core.assignment import Assignment
 from tocsin_core.errors import TopicMissing
 from tocsin_core.message import Notification, Record
+from tocsin_core.offsets import OffsetTracker
 from tocsin_core.retry import Backoff
 from tocsin_core.users import DirectoryUnavailable, Profile
 
@@ -113,14 +115,17 @@ def deliverer(stage: Stage) -> Deliverer:
 
 def make_delivery(*, age_seconds: float = 0.0, channel: str = "hook", **fields: Any) -> Delivery:
     notification = Notification(**{"id": "n1", "from_id": "1", "to_id": "2", "message": "hi"} | fields)
+    assignment = Assignment("orders", 3, 1)
     journey = Journey(
-        assignment=Assignment("orders", 3, 1),
+        assignment=assignment,
         record=RECORD,
+        record_bytes=3,
         notification=notification,
         trace_id=None,
         accepted_at=NOW - timedelta(seconds=age_seconds),
     )
-    return Delivery(journey=journey, channel=channel, slot="hook", lane=LaneKey(1, b"2", channel))
+    leg = Leg(journey, Cursor("hook", assignment, OffsetTracker()), remaining=1)
+    return Delivery(leg, channel=channel, slot="hook", lane=LaneKey(1, b"2", channel))
 
 
 async def test_a_taken_notification_is_at_its_end_and_remembered(stage: Stage, deliverer: Deliverer) -> None:
@@ -263,7 +268,7 @@ async def test_an_unknown_channel_is_a_dead_letter_that_names_the_known_ones(
 
 async def test_a_partition_lost_while_claiming_is_not_sent_from(stage: Stage, deliverer: Deliverer) -> None:
     delivery = make_delivery()
-    delivery.journey.assignment.tracker.fence()
+    delivery.journey.assignment.fence()
     assert await deliverer.attempt(delivery) is None
     assert stage.sent == []
     assert stage.released == [False]

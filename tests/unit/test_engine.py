@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from tocsin_consumer.engine import Engine
+from tocsin_consumer import metrics
+from tocsin_consumer.engine import Bounds, Engine
 from tocsin_consumer.journey import Delivery
 from tocsin_consumer.pace import Pace
+from tocsin_consumer.planning import Plan, plan_record
 from tocsin_consumer.slots import Slots
 from tocsin_core.assignment import Assignment
+from tocsin_core.commits import Commit
+from tocsin_core.errors import KafkaUnavailable
 from tocsin_core.message import Record
+from tocsin_core.reader import Stretch
 
 
 class Provider:
@@ -22,24 +31,60 @@ class Provider:
         self.attempted: list[tuple[str, int]] = []
         self.gate = asyncio.Event()
         self.held_offsets: set[int] = set()
+        self.held_channels: set[str] = set()
 
     async def attempt(self, delivery: Delivery) -> float | None:
         offset = delivery.journey.record.offset
         self.attempted.append((delivery.channel, offset))
-        if offset in self.held_offsets:
+        if offset in self.held_offsets or delivery.channel in self.held_channels:
             await self.gate.wait()
         return None
 
+    def offsets(self, channel: str) -> list[int]:
+        return [offset for name, offset in self.attempted if name == channel]
+
+
+class Log:
+    """A partition that can be read again, as often as the broker allows it."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.reads: list[int] = []
+        self.failures = 0
+
+    async def read(self, topic: str, partition: int, start: int, *, max_records: int) -> Stretch:
+        del topic, partition
+        self.reads.append(start)
+        await asyncio.sleep(0)
+        if self.failures:
+            self.failures -= 1
+            raise KafkaUnavailable("away")
+        found = [record for record in self.records if record.offset >= start][:max_records]
+        return Stretch(found, found[-1].offset + 1 if found else start)
+
 
 def make_engine(
-    provider: Provider, *, concurrency: int = 4, channels: tuple[str, ...] = ("a",), max_gap: int = 1000
+    provider: Provider,
+    *,
+    concurrency: int = 4,
+    channels: tuple[str, ...] = ("a",),
+    max_gap: int = 1000,
+    held: int = 1000,
+    log: Log | None = None,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Engine:
+    slots = Slots(concurrency, channels, clock=lambda: 0.0)
     return Engine(
         provider,  # type: ignore[arg-type]  # the engine asks a deliverer for one method
         channels=channels,
-        slots=Slots(concurrency, channels, clock=lambda: 0.0),
-        pace=Pace(channels, concurrency=concurrency, budget_seconds=1e6, max_gap=max_gap),
+        slots=slots,
+        pace=Pace(slots.channels, guaranteed_slots=slots.guaranteed, budget_seconds=1e6, max_gap=max_gap),
         max_attempts=3,
+        bounds=Bounds(
+            max_held_records=held, max_held_bytes=10**9, batch_records=held, batch_bytes=10**9, min_share_records=1
+        ),
+        reader=log or Log(),
+        now=now,
     )
 
 
@@ -59,6 +104,12 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
+async def settle_until(is_true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not is_true():  # noqa: ASYNC110 - what is waited for is a number, which has no event
+            await asyncio.sleep(0.005)
+
+
 @pytest.fixture
 def provider() -> Provider:
     return Provider()
@@ -76,11 +127,11 @@ async def test_an_offset_is_complete_when_its_last_channel_has_ended(
     provider.held_offsets = {0}
     accept(engine, assignment, make_record(0))
     await settle()
-    assert assignment.tracker.position is None
+    assert assignment.cursors["b"].position == 0
     provider.gate.set()
     await settle()
     assert sorted(provider.attempted) == [("a", 0), ("b", 0)]
-    assert assignment.tracker.position == 1
+    assert assignment.commit == Commit(1)
     assert assignment.held_records == 0
 
 
@@ -111,7 +162,7 @@ async def test_no_more_is_admitted_than_the_gap_allows(provider: Provider, assig
     assert [offset for _, offset in provider.attempted] == [0, 1, 2]
     provider.gate.set()
     await settle()
-    assert assignment.tracker.position == 10
+    assert assignment.commit == Commit(10)
 
 
 async def test_a_hand_over_finishes_what_lies_below_and_starts_nothing_above(
@@ -129,8 +180,8 @@ async def test_a_hand_over_finishes_what_lies_below_and_starts_nothing_above(
     provider.gate.set()
     await drain
     assert sorted(offset for _, offset in provider.attempted) == [0, 1, 2]
-    assert assignment.tracker.position == 3
-    assert assignment.tracker.finished_beyond == 0
+    assert assignment.commit == Commit(3, '{"":1,"a":0}')
+    assert assignment.finished_beyond == 0
 
 
 async def test_a_hand_over_with_nothing_under_way_is_over_at_once(provider: Provider, assignment: Assignment) -> None:
@@ -143,7 +194,7 @@ async def test_a_hand_over_ends_with_its_budget(provider: Provider, assignment: 
     accept(engine, assignment, make_record(0))
     await settle()
     await asyncio.wait_for(engine.drain([assignment], 0.05), 5.0)
-    assert assignment.tracker.position is None
+    assert assignment.cursors["a"].position == 0
     await engine.close()
 
 
@@ -165,11 +216,11 @@ async def test_a_lost_partition_is_not_worked_on_and_leaves_its_lanes(
     provider.held_offsets = {0}
     accept(engine, assignment, *(make_record(offset, str(offset)) for offset in range(5)))
     await settle()
-    assignment.tracker.fence()
+    assignment.fence()
     provider.gate.set()
     await settle()
     assert [offset for _, offset in provider.attempted] == [0]
-    assert assignment.tracker.position is None
+    assert assignment.cursors["a"].position == 0
     assert assignment.held_records == 0
 
 
@@ -180,12 +231,147 @@ async def test_a_new_epoch_of_a_partition_does_not_wait_for_the_old_one(
     provider.held_offsets = {0}
     accept(engine, assignment, make_record(0))
     await settle()
-    assignment.tracker.fence()
+    assignment.fence()
     successor = Assignment("t", 0, 2)
     accept(engine, successor, make_record(1))
     await settle()
     assert provider.attempted == [("a", 0), ("a", 1)]
     await engine.close()
+
+
+async def test_a_channel_that_waits_holds_up_no_other_and_each_resumes_where_it_stood(
+    provider: Provider, assignment: Assignment
+) -> None:
+    engine = make_engine(provider, channels=("slow", "fast"))
+    provider.held_channels = {"slow"}
+    accept(engine, assignment, *(make_record(offset, str(offset)) for offset in range(5)))
+    await settle()
+    assert provider.offsets("fast") == [0, 1, 2, 3, 4]
+    commit = assignment.commit
+    assert commit == Commit(0, '{"":5,"fast":5,"slow":0}')
+    assignment.fence()
+    await engine.close()
+
+    heir = Provider()
+    engine, successor = make_engine(heir, channels=("slow", "fast")), Assignment("t", 0, 2, commit)
+    accept(engine, successor, *(make_record(offset, str(offset)) for offset in range(6)))
+    await settle()
+    assert heir.offsets("slow") == [0, 1, 2, 3, 4, 5]
+    assert heir.offsets("fast") == [5]
+    assert successor.commit == Commit(6)
+
+
+async def test_a_channel_that_falls_behind_reads_on_by_itself_and_catches_up(
+    provider: Provider, assignment: Assignment
+) -> None:
+    log = Log()
+    log.records = [make_record(offset, str(offset)) for offset in range(100)]
+    engine = make_engine(provider, channels=("slow", "fast"), concurrency=8, held=10, log=log)
+    provider.held_channels = {"slow"}
+    for start in range(0, 100, 10):
+        accept(engine, assignment, *log.records[start : start + 10])
+        await settle()
+    assert provider.offsets("fast") == list(range(100))
+    assert engine.held_records == 20
+    assert not log.reads
+    provider.gate.set()
+    await settle_until(lambda: assignment.commit == Commit(100))
+    assert provider.offsets("slow") == list(range(100))
+    assert log.reads == sorted(log.reads)
+    more = make_record(100)
+    accept(engine, assignment, more)
+    await settle()
+    assert provider.offsets("slow")[-1] == 100
+    assert assignment.commit == Commit(101)
+    assert engine.held_records == 0
+
+
+async def test_fetching_waits_for_the_channel_with_least_to_do_and_for_no_other(
+    provider: Provider, assignment: Assignment
+) -> None:
+    engine = make_engine(provider, channels=("slow", "fast"))
+    provider.held_channels = {"slow"}
+    accept(engine, assignment, *(make_record(offset, str(offset)) for offset in range(5)))
+    await settle()
+    assert (assignment.held_records, assignment.held_bytes) == (0, 0)
+    provider.held_channels = {"slow", "fast"}
+    accept(engine, assignment, *(make_record(offset, str(offset)) for offset in range(5, 8)))
+    await settle()
+    assert assignment.held_records == 3
+    await engine.close()
+
+
+async def test_reading_on_is_tried_again_when_the_broker_was_away(provider: Provider, assignment: Assignment) -> None:
+    log = Log()
+    log.records = [make_record(offset, str(offset)) for offset in range(50)]
+    log.failures = 1
+    engine = make_engine(provider, channels=("slow", "fast"), held=5, log=log)
+    provider.held_channels = {"slow"}
+    for record in log.records:
+        accept(engine, assignment, record)
+        await settle()
+    provider.gate.set()
+    await settle_until(lambda: assignment.commit == Commit(50))
+    assert provider.offsets("slow") == list(range(50))
+
+
+async def test_a_record_waits_until_its_time_has_come_and_others_do_not_wait_for_it(
+    provider: Provider, assignment: Assignment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    due = datetime(2026, 11, 23, 12, tzinfo=UTC)
+    now = [due - timedelta(seconds=0.05)]
+
+    def plan(record: Record, **arguments: Any) -> Plan:
+        found = plan_record(record, **arguments)
+        return replace(found, not_before=due) if record.offset == 0 else found
+
+    monkeypatch.setattr("tocsin_consumer.engine.plan_record", plan)
+    engine = make_engine(provider, channels=("a", "b"), now=lambda: now[0])
+    accept(engine, assignment, make_record(0, "2", ',"channels":["a"]'), make_record(1, "3"))
+    await settle()
+    assert provider.attempted == [("b", 1)]
+    now[0] = due
+    await settle_until(lambda: assignment.commit == Commit(2))
+    assert provider.offsets("a") == [0, 1]
+
+
+async def test_records_finished_on_every_channel_are_counted_once(provider: Provider, assignment: Assignment) -> None:
+    before = metrics.PROCESSED._value.get()
+    engine = make_engine(provider, channels=("slow", "fast"))
+    provider.held_channels = {"slow"}
+    accept(engine, assignment, *(make_record(offset, str(offset)) for offset in range(5)))
+    await settle()
+    assert metrics.PROCESSED._value.get() == before
+    provider.gate.set()
+    await settle()
+    assert metrics.PROCESSED._value.get() == before + 5
+
+
+async def test_a_topic_made_again_is_read_from_its_beginning(provider: Provider) -> None:
+    engine, assignment = make_engine(provider), Assignment("t", 0, 1, Commit(5000))
+    accept(engine, assignment, make_record(0))
+    await settle()
+    assert provider.attempted == [("a", 0)]
+    assert assignment.commit == Commit(1)
+
+
+async def test_a_channel_the_pipeline_does_not_have_waits_for_no_other(
+    provider: Provider, assignment: Assignment
+) -> None:
+    engine = make_engine(provider, channels=("a",))
+    provider.held_channels = {"a"}
+    accept(engine, assignment, make_record(0), make_record(1, channels=',"channels":["sms","fax","sms"]'))
+    await settle()
+    assert sorted(provider.attempted) == [("a", 0), ("fax", 1), ("sms", 1)]
+    assert assignment.commit == Commit(0, '{"":2,"a":0}')
+    await engine.close()
+
+
+async def test_a_replayed_dead_letter_goes_to_its_channel_alone(provider: Provider, assignment: Assignment) -> None:
+    engine = make_engine(provider, channels=("a", "b"))
+    accept(engine, assignment, make_record(0)._replace(headers=(("replay-channel", b"b"),)))
+    await settle()
+    assert provider.attempted == [("b", 0)]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -218,6 +404,6 @@ async def test_whatever_the_order_of_ends_everything_is_delivered_once_and_in_or
         await settle()
     await asyncio.wait_for(all_sent.wait(), 10)
     await settle()
-    assert [assignment.tracker.position for assignment in assignments] == [300, 300, 300]
+    assert [assignment.commit for assignment in assignments] == [Commit(300)] * 3
     assert sum(map(len, order.values())) == 900
     assert all(offsets == sorted(offsets) for offsets in order.values())

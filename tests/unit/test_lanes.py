@@ -29,6 +29,9 @@ class Courier:
         self.ended: list[Parcel] = []
         self.dropped: list[Parcel] = []
         self.may_begin: Callable[[Parcel], bool] = lambda _: True
+        self.closed: set[str] = set()
+        self.started: list[str] = []
+        self.urgent: set[Parcel] = set()
         self._verdicts: dict[int, asyncio.Future[float | None]] = {}
         self.slots = Slots(concurrency, channels, clock=lambda: 0.0)
         self.lanes: Lanes[Parcel] = Lanes(
@@ -37,7 +40,15 @@ class Courier:
             begin=self._begin,
             ended=self.ended.append,
             dropped=self.dropped.append,
+            gate=self,
+            is_urgent=lambda parcel: parcel in self.urgent,
         )
+
+    def admits(self, channel: str) -> bool:
+        return channel not in self.closed
+
+    def note_start(self, channel: str) -> None:
+        self.started.append(channel)
 
     def push(self, *parcels: Parcel) -> None:
         for parcel in parcels:
@@ -123,9 +134,40 @@ async def test_hurrying_ends_the_wait_of_those_concerned_only() -> None:
     await settle()
     await courier.finish(mine, pause_seconds=3600)
     await courier.finish(other, pause_seconds=3600)
-    courier.lanes.hurry(lambda parcel: parcel is mine)
+    courier.urgent = {mine}
+    courier.lanes.hurry()
     await settle()
     assert courier.running == [mine]
+    await courier.lanes.close()
+
+
+async def test_a_closed_gate_holds_back_its_channel_and_no_other() -> None:
+    courier = Courier(channels=("a", "b"))
+    courier.closed = {"a"}
+    held, other = Parcel("x", 1, "a"), Parcel("y", 1, "b")
+    courier.push(held, other)
+    await settle()
+    assert courier.running == [other]
+    courier.closed.clear()
+    courier.lanes.pump()
+    await settle()
+    assert courier.running == [other, held]
+    assert courier.started == ["b", "a"]
+    await courier.lanes.close()
+
+
+async def test_what_is_urgent_passes_a_closed_gate() -> None:
+    courier = Courier()
+    courier.closed = {"a"}
+    urgent, behind, other = Parcel("x", 1), Parcel("x", 2), Parcel("y", 1)
+    courier.push(urgent, behind, other)
+    courier.urgent = {urgent}
+    courier.lanes.hurry()
+    await settle()
+    assert courier.running == [urgent]
+    await courier.finish(urgent)
+    assert courier.running == []
+    assert courier.started == []
     await courier.lanes.close()
 
 

@@ -35,6 +35,13 @@ def test_a_greedy_channel_leaves_the_others_their_own_slots() -> None:
     assert slots.in_use == 64
 
 
+def test_what_belongs_to_no_channel_takes_from_what_is_shared() -> None:
+    slots = Slots(64, ["a", "b", "c"], clock=Clock())
+    assert take_all(slots, "") == 34
+    assert not slots.is_free("")
+    assert take_all(slots, "a") == slots.guaranteed == 10
+
+
 @pytest.mark.parametrize("concurrency", [1, 2, 3, 5])
 def test_few_slots_are_all_usable_by_any_channel_or_leave_each_at_least_one(concurrency: int) -> None:
     slots = Slots(concurrency, ["a", "b"], clock=Clock())
