@@ -96,6 +96,9 @@ class Engine:
         self._partitions: dict[Assignment, Partition] = {}
         self._drains: dict[Assignment, asyncio.Event] = {}
         self._drain_deadline = 0.0
+        self._touched: dict[Cursor, None] = {}
+        """Cursors to look after once in this turn of the loop, however many of their deliveries have ended."""
+        self._is_move_due = False
         self._complaints = Complaints(_log.warning)
         self._lanes: Lanes[Delivery] = Lanes(
             slots,
@@ -115,19 +118,14 @@ class Engine:
     def accept(self, batch: Sequence[tuple[Assignment, Record]]) -> None:
         """Take in what one poll brought."""
         self._forget_fenced()
-        touched: dict[Partition, None] = {}
         for assignment, record in batch:
             record_bytes = size_bytes(record)
             assignment.take(record_bytes)
             partition = self._open(assignment, record.offset)
             if partition is not None:
                 self._feed(partition, record, record_bytes)
-                touched[partition] = None
-        for partition in touched:
-            for cursor in partition.cursors.values():
-                self._admit(cursor)
-            self._publish(partition)
-        self._lanes.pump()
+                self._touched |= dict.fromkeys(partition.cursors.values())
+        self._move_on()
 
     def pump(self) -> None:
         """Start what may start now: a gate has opened."""
@@ -255,19 +253,25 @@ class Engine:
 
     def _wake(self, cursor: Cursor) -> None:
         cursor.timer = None
-        self._admit_and_publish(cursor)
+        self._touch(cursor)
+
+    def _touch(self, cursor: Cursor) -> None:
+        self._touched[cursor] = None
+        if not self._is_move_due:
+            self._is_move_due = True
+            asyncio.get_running_loop().call_soon(self._move_on)
+
+    def _move_on(self) -> None:
+        """Admit what the touched cursors have room for, and start it."""
+        self._is_move_due = False
+        touched, self._touched = self._touched, {}
+        for cursor in touched:
+            self._admit(cursor)
+        for assignment in {cursor.assignment for cursor in touched}:
+            partition = self._partitions.get(assignment)
+            if partition is not None and (processed := partition.publish()):
+                metrics.PROCESSED.inc(processed)
         self._lanes.pump()
-
-    def _admit_and_publish(self, cursor: Cursor) -> None:
-        self._admit(cursor)
-        partition = self._partitions.get(cursor.assignment)
-        if partition is not None:
-            self._publish(partition)
-
-    def _publish(self, partition: Partition) -> None:
-        processed = partition.publish()
-        if processed:
-            metrics.PROCESSED.inc(processed)
 
     def _read_on(self, cursor: Cursor) -> None:
         partition = self._partitions.get(cursor.assignment)
@@ -298,8 +302,7 @@ class Engine:
             self._give(cursor, build_journey(cursor.assignment, record, size_bytes(record), plan), plan)
         cursor.next_offset = max(cursor.next_offset, stretch.next_offset)
         cursor.is_detached = cursor.next_offset < partition.next_offset
-        self._admit_and_publish(cursor)
-        self._lanes.pump()
+        self._touch(cursor)
 
     def _fitting_records(self, assignment: Assignment) -> int:
         """Return how many records of the size seen lately one cursor may hold."""
@@ -341,4 +344,4 @@ class Engine:
         if not (leg.is_dropped or cursor.tracker.is_fenced):
             cursor.tracker.complete(leg.journey.record.offset)
             self._notice_drained(cursor.assignment)
-        self._admit_and_publish(cursor)
+        self._touch(cursor)

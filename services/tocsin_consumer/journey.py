@@ -106,8 +106,8 @@ def build_leg(cursor: Cursor, journey: Journey, channels: Sequence[str], burial:
     notification, key = journey.notification, journey.record.key
     if key is None:
         key = notification.to_id.encode() if notification else b""
+    epoch = journey.assignment.epoch
     leg.deliveries = tuple(
-        Delivery(leg, channel, cursor.channel, LaneKey(journey.assignment.epoch, key, channel), burial=burial)
-        for channel in channels
+        [Delivery(leg, name, cursor.channel, LaneKey(epoch, key, name), burial=burial) for name in channels]
     )
     return leg

@@ -119,6 +119,8 @@ class Lanes(Generic[T]):
         self._ready: dict[str, deque[Lane[T]]] = {channel: deque() for channel in slots.channels}
         self._urgent: dict[str, deque[Lane[T]]] = {channel: deque() for channel in slots.channels}
         self._turns = deque(slots.channels)
+        self._waiting = 0
+        """How many lanes are ready."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def depth(self, key: Hashable) -> int:
@@ -139,7 +141,7 @@ class Lanes(Generic[T]):
     def pump(self) -> None:
         """Start as many ready lanes as there are free slots, one channel after the other in turn."""
         has_started = True
-        while has_started:
+        while has_started and self._waiting:
             has_started = False
             self._turns.rotate(-1)
             for channel in self._turns:
@@ -165,6 +167,7 @@ class Lanes(Generic[T]):
         self._lanes.clear()
         for ready in (*self._ready.values(), *self._urgent.values()):
             ready.clear()
+        self._waiting = 0
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -176,6 +179,7 @@ class Lanes(Generic[T]):
         if not waiting or not (is_urgent or self._gate.admits(channel)):
             return False
         lane = waiting.popleft()
+        self._waiting -= 1
         while lane.items and not self._begin(lane.items[0]):
             self._dropped(lane.items.popleft())
         if lane.items:
@@ -234,4 +238,5 @@ class Lanes(Generic[T]):
     def _make_ready(self, lane: Lane[T]) -> None:
         lane.state = State.READY
         head = lane.items[0]
+        self._waiting += 1
         (self._urgent if self._is_urgent(head) else self._ready)[head.slot].append(lane)

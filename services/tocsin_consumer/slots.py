@@ -33,6 +33,7 @@ class Slots:
         self._reserved = {**dict.fromkeys(channels, reserve), NO_CHANNEL: 0}
         self._used = dict.fromkeys(self._reserved, 0)
         self._shared = concurrency - sum(self._reserved.values())
+        self._in_use = 0
         self._clock = clock
         self._on_busy = on_busy
         self._accounted_until = clock()
@@ -45,28 +46,30 @@ class Slots:
     @property
     def in_use(self) -> int:
         """Return how many slots are taken."""
-        return sum(self._used.values())
+        return self._in_use
 
     def is_free(self, channel: str) -> bool:
-        """Return whether the channel may take a slot now."""
-        if self._used[channel] < self._reserved[channel]:
-            return True
-        return sum(max(0, used - self._reserved[name]) for name, used in self._used.items()) < self._shared
+        """Return whether the channel may take a slot now: one of its own, or a shared one."""
+        return self._used[channel] < self._reserved[channel] or self._shared > 0
 
     def take(self, channel: str) -> None:
         """Take a slot. Raise RuntimeError if none is free for the channel."""
         if not self.is_free(channel):
             raise RuntimeError(f"no slot is free for channel {channel!r}")
         self.account()
+        self._shared -= self._used[channel] >= self._reserved[channel]
         self._used[channel] += 1
+        self._in_use += 1
 
     def release(self, channel: str) -> None:
         """Give a slot back."""
         self.account()
         self._used[channel] -= 1
+        self._in_use -= 1
+        self._shared += self._used[channel] >= self._reserved[channel]
 
     def account(self) -> None:
         """Add the slot-seconds since the last call to the busy time; called from time to time, so long sends show."""
         now = self._clock()
-        self._on_busy(self.in_use * (now - self._accounted_until))
+        self._on_busy(self._in_use * (now - self._accounted_until))
         self._accounted_until = now
