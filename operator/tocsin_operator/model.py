@@ -115,6 +115,7 @@ class ChannelSpec(Spec, frozen=True):
 
     name: str
     type: Literal["Log", "Email", "Webhook"]
+    concurrency: int | None = None
     webhook: WebhookSpec | None = None
     email: EmailSpec | None = None
 

@@ -8,7 +8,7 @@ gap of a cursor are capped at what fits into half of the budget; the other half 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 SMOOTHING = 0.1
 FIRST_GUESS_SECONDS = 0.05
@@ -18,9 +18,9 @@ SAFETY = 0.5
 class Pace:
     """Learns how long deliveries take, and says how many may be under way."""
 
-    def __init__(self, channels: Sequence[str], *, guaranteed_slots: int, budget_seconds: float, max_gap: int) -> None:
-        self._seconds = dict.fromkeys(channels, FIRST_GUESS_SECONDS)
-        self._guaranteed_slots = max(1, guaranteed_slots)
+    def __init__(self, guaranteed_slots: Mapping[str, int], *, budget_seconds: float, max_gap: int) -> None:
+        self._seconds = dict.fromkeys(guaranteed_slots, FIRST_GUESS_SECONDS)
+        self._guaranteed_slots = guaranteed_slots
         self._budget_seconds = budget_seconds * SAFETY
         self._max_gap = max_gap
 
@@ -35,7 +35,7 @@ class Pace:
 
     def gap_limit(self, channel: str, partitions: int) -> int:
         """Return how many records a channel may have admitted and not finished in each of so many partitions."""
-        fitting = self._guaranteed_slots * self._budget_seconds / self._seconds[channel]
+        fitting = max(1, self._guaranteed_slots[channel]) * self._budget_seconds / self._seconds[channel]
         return self._at_least_one(fitting / max(1, partitions))
 
     def _at_least_one(self, number: float) -> int:

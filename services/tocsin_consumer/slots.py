@@ -3,7 +3,8 @@
 With one plain semaphore, a provider that hangs would end up holding every slot and the other channels would wait for
 its timeouts. So each channel has a few slots that nobody else may use, and the rest belong to whoever comes first.
 With one channel there is nothing to reserve and the whole limit is its own. What belongs to no channel (dead letters
-of records that nobody can read) takes from the shared ones.
+of records that nobody can read) takes from the shared ones. A channel may also have a limit of its own, for a provider
+that takes fewer at a time.
 
 The slots also keep the busy time, in slot-seconds: what capacity is measured with. Waiting (for a lane's turn, for a
 backoff to pass) holds no slot and is not busy.
@@ -11,7 +12,7 @@ backoff to pass) holds no slot and is not busy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 from tocsin_core.commits import NO_CHANNEL
 
@@ -22,15 +23,18 @@ class Slots:
     def __init__(
         self,
         concurrency: int,
-        channels: Sequence[str],
+        limits: Mapping[str, int],
         *,
         clock: Callable[[], float],
         on_busy: Callable[[float], None] = lambda _: None,
     ) -> None:
-        reserve = 0 if len(channels) == 1 else concurrency // (2 * len(channels))
-        self.guaranteed = concurrency if len(channels) == 1 else reserve
-        """How many slots each channel gets however busy the others are; with very few slots it is none."""
-        self._reserved = {**dict.fromkeys(channels, reserve), NO_CHANNEL: 0}
+        """Share `concurrency` among the channels, of which each may have no more than its limit."""
+        is_alone = len(limits) == 1
+        share = concurrency if is_alone else concurrency // (2 * len(limits))
+        self.guaranteed = {**{name: min(limit, share) for name, limit in limits.items()}, NO_CHANNEL: 0}
+        """How many slots each channel gets however busy the others are; with very few slots it may be none."""
+        self._reserved = dict.fromkeys(self.guaranteed, 0) if is_alone else self.guaranteed
+        self._limits = {**limits, NO_CHANNEL: concurrency}
         self._used = dict.fromkeys(self._reserved, 0)
         self._shared = concurrency - sum(self._reserved.values())
         self._in_use = 0
@@ -50,7 +54,8 @@ class Slots:
 
     def is_free(self, channel: str) -> bool:
         """Return whether the channel may take a slot now: one of its own, or a shared one."""
-        return self._used[channel] < self._reserved[channel] or self._shared > 0
+        used = self._used[channel]
+        return used < self._reserved[channel] or (self._shared > 0 and used < self._limits[channel])
 
     def take(self, channel: str) -> None:
         """Take a slot. Raise RuntimeError if none is free for the channel."""

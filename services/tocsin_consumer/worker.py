@@ -70,17 +70,20 @@ class Worker:
             settings.kafka.model_copy(update={"producer_return_successes": True}), client_id=client_id
         )
         names = list(self._channels)
-        concurrency = settings.consumer.concurrency
         bounds = build_bounds(settings)
         self._reader = RangeReader(settings.kafka, client_id=f"{client_id}-catch-up")
-        self._slots = Slots(concurrency, names, clock=time.monotonic, on_busy=metrics.BUSY_SLOT_SECONDS.inc)
+        self._slots = Slots(
+            settings.consumer.concurrency,
+            settings.consumer.channel_limits,
+            clock=time.monotonic,
+            on_busy=metrics.BUSY_SLOT_SECONDS.inc,
+        )
         self._engine = Engine(
             self._build_deliverer(),
             channels=names,
             slots=self._slots,
             pace=Pace(
-                self._slots.channels,
-                guaranteed_slots=self._slots.guaranteed,
+                self._slots.guaranteed,
                 budget_seconds=settings.consumer.drain_seconds,
                 max_gap=bounds.max_held_records,
             ),

@@ -165,6 +165,7 @@ class ChannelSettings(Section):
 
     name: str = Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)
     type: Literal["Log", "Email", "Webhook"]
+    concurrency: int | None = Field(default=None, ge=1, le=10_000, description="its deliveries in flight per process")
     webhook: WebhookSettings | None = None
     email: EmailSettings | None = None
 
@@ -183,6 +184,11 @@ class ConsumerSettings(Section):
     concurrency: int = Field(default=64, ge=1, le=10_000, description="deliveries in flight per process")
     channels: list[ChannelSettings] = Field(default_factory=list, max_length=16)
     drain_seconds: float = Field(default=30.0, ge=0, le=3_600)
+
+    @property
+    def channel_limits(self) -> dict[str, int]:
+        """Return how many deliveries of each channel may be in flight."""
+        return {each.name: min(each.concurrency or self.concurrency, self.concurrency) for each in self.channels}
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:

@@ -34,6 +34,7 @@ EVERYTHING: Changes = {
             {
                 "name": "hook",
                 "type": "Webhook",
+                "concurrency": 3,
                 "webhook": {"url": "https://example.org/n", "secretRef": {"name": "s"}, "timeoutSeconds": 7},
             },
             {
@@ -81,6 +82,7 @@ def test_every_field_of_the_spec_reaches_the_settings(tmp_path: Path, monkeypatc
     assert settings.redis is not None
     assert settings.redis.url == "redis://valkey:6379/0"
     assert settings.consumer.concurrency == 10
+    assert settings.consumer.channel_limits == {"log": 10, "hook": 3, "mail": 10}
     hook, mail = settings.consumer.channels[1].webhook, settings.consumer.channels[2].email
     assert hook is not None
     assert (hook.url, hook.timeout_seconds) == ("https://example.org/n", 7)

@@ -73,12 +73,12 @@ def make_engine(
     log: Log | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Engine:
-    slots = Slots(concurrency, channels, clock=lambda: 0.0)
+    slots = Slots(concurrency, dict.fromkeys(channels, concurrency), clock=lambda: 0.0)
     return Engine(
         provider,  # type: ignore[arg-type]  # the engine asks a deliverer for one method
         channels=channels,
         slots=slots,
-        pace=Pace(slots.channels, guaranteed_slots=slots.guaranteed, budget_seconds=1e6, max_gap=max_gap),
+        pace=Pace(slots.guaranteed, budget_seconds=1e6, max_gap=max_gap),
         max_attempts=3,
         bounds=Bounds(
             max_held_records=held, max_held_bytes=10**9, batch_records=held, batch_bytes=10**9, min_share_records=1

@@ -33,7 +33,7 @@ class Courier:
         self.started: list[str] = []
         self.urgent: set[Parcel] = set()
         self._verdicts: dict[int, asyncio.Future[float | None]] = {}
-        self.slots = Slots(concurrency, channels, clock=lambda: 0.0)
+        self.slots = Slots(concurrency, dict.fromkeys(channels, concurrency), clock=lambda: 0.0)
         self.lanes: Lanes[Parcel] = Lanes(
             self.slots,
             attempt=self._attempt,
@@ -233,7 +233,7 @@ async def test_everything_ends_in_the_order_of_its_lane_whatever_fails_in_betwee
             all_ended.set()
 
     lanes: Lanes[Parcel] = Lanes(
-        Slots(concurrency, ["a"], clock=lambda: 0.0),
+        Slots(concurrency, {"a": concurrency}, clock=lambda: 0.0),
         attempt=attempt,
         begin=lambda _: True,
         ended=end,

@@ -9,7 +9,7 @@ from tocsin_consumer.pace import Pace
 
 
 def learned(seconds: float, *, guaranteed_slots: int = 10, budget_seconds: float = 30.0) -> Pace:
-    pace = Pace(["a"], guaranteed_slots=guaranteed_slots, budget_seconds=budget_seconds, max_gap=1000)
+    pace = Pace({"a": guaranteed_slots}, budget_seconds=budget_seconds, max_gap=1000)
     for _ in range(200):
         pace.observe("a", seconds)
     return pace

@@ -113,6 +113,8 @@ def _build_kafka_tls(kafka: KafkaSpec, folder: str) -> dict[str, Any]:
 def _build_channel(channel: ChannelSpec, root: str) -> dict[str, Any]:
     folder = f"{root}/channels/{channel.name}"
     block: dict[str, Any] = {"name": channel.name, "type": channel.type}
+    if channel.concurrency is not None:
+        block["concurrency"] = channel.concurrency
     if channel.webhook is not None:
         block["webhook"] = _build_webhook(channel.webhook, folder)
     if channel.email is not None:
