@@ -49,7 +49,7 @@ class ValkeyStore:
 
     async def flush(self) -> None:
         keys = [key async for key in self.redis.scan_iter(f"tocsin:{{{self.pipeline}}}:*")]
-        await cast("Awaitable[int]", self.redis.delete(*keys))
+        await self.redis.delete(*keys)
 
     async def count_uncertain(self) -> int:
         value = await cast("Awaitable[bytes | None]", self.redis.get(f"tocsin:{{{self.pipeline}}}:uncertain"))
