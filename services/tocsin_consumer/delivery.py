@@ -12,19 +12,18 @@ until that is mended, and the log says what to mend.
 
 from __future__ import annotations
 
-import asyncio
 import random
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from tocsin_consumer import metrics
-from tocsin_consumer.channels.base import Channel, Envelope, PermanentFailure, SendFailed, TemporaryFailure
-from tocsin_consumer.claims import Claims, ClaimsUnavailable, Done, Granted, Held
+from tocsin_consumer.channels.base import Channel, Envelope, PermanentFailure, SendFailed
+from tocsin_consumer.claims import Claims, ClaimsUnavailable, Held
 from tocsin_consumer.dead_letters import Burial, BurialReason, DeadLetters
-from tocsin_consumer.journey import Delivery
+from tocsin_consumer.journey import Delivery, Reached
 from tocsin_consumer.metrics import Outcome
+from tocsin_consumer.sending import Sender
 from tocsin_core.complaints import Complaints
 from tocsin_core.errors import KafkaFailure
 from tocsin_core.logging import get_logger
@@ -38,8 +37,6 @@ EVENTS = {
     Outcome.EXPIRED: "notification expired",
     Outcome.SUPPRESSED: "notification suppressed",
 }
-LEASE_MARGIN_SECONDS = 10.0
-"""How much longer than a send a claim holds: for writing down that it was sent."""
 BACKOFF = Backoff(first_seconds=0.5, max_seconds=30.0, max_retry_after_seconds=60.0)
 WAIT = Backoff(first_seconds=0.5, max_seconds=10.0)
 
@@ -89,12 +86,12 @@ class Deliverer:
     ) -> None:
         self._channels = channels
         self._users = users
-        self._claims = claims
         self._dead_letters = dead_letters
         self._policy = policy
         self._now = now
         self._draw = draw
         self._complaints = Complaints(_log.warning)
+        self._sender = Sender(claims, complaints=self._complaints)
 
     async def attempt(self, delivery: Delivery) -> float | None:
         """Try once. Return None if the delivery has reached its end, else how many seconds to wait before the next."""
@@ -135,44 +132,20 @@ class Deliverer:
     async def _claim_and_send(
         self, delivery: Delivery, channel: Channel, notification: Notification, profile: Profile
     ) -> Step:
-        lease_seconds = channel.timeout_seconds + LEASE_MARGIN_SECONDS
-        try:
-            claim = await self._claims.claim(notification.id, delivery.channel, lease_seconds=lease_seconds)
-        except ClaimsUnavailable as error:
-            return self._wait(delivery, "claims cannot be made: nothing is sent", str(error))
-        match claim:
-            case Done():
-                return self._end(delivery, Outcome.SUPPRESSED, reason="sent before")
+        result = await self._sender.send(delivery, channel, self._wrap(delivery, notification, profile))
+        match result:
             case Held():
-                return Pause(claim.again_in_seconds)
-        if delivery.journey.assignment.is_fenced:
-            await self._let_go(delivery, notification, claim, is_uncertain=claim.is_uncertain)
-            return ENDED
-        if claim.is_uncertain:
-            metrics.UNCERTAIN_RESENDS.labels(delivery.channel).inc()
-        failure = await self._send(delivery, channel, self._wrap(delivery, notification, profile))
-        if failure is None:
-            await self._remember(delivery, notification)
-            return self._end(delivery, Outcome.DELIVERED)
-        await self._let_go(delivery, notification, claim, is_uncertain=failure.is_uncertain or claim.is_uncertain)
-        return self._after_failure(delivery, failure)
-
-    async def _send(self, delivery: Delivery, channel: Channel, envelope: Envelope) -> SendFailed | None:
-        delivery.attempts += 1
-        began = time.perf_counter()
-        try:
-            async with asyncio.timeout(channel.timeout_seconds):
-                await channel.send(envelope)
-        except SendFailed as error:
-            return error
-        except TimeoutError:
-            return TemporaryFailure(f"no answer within {channel.timeout_seconds:g} s", is_uncertain=True)
-        except Exception as error:  # noqa: BLE001 - a channel's defect ends in the dead-letter topic, not in a loop
-            _log.exception("a channel broke: this is a defect", **delivery.describe())
-            return TemporaryFailure(f"{type(error).__name__}: {error}", is_uncertain=True)
-        finally:
-            metrics.SEND_SECONDS.labels(delivery.channel).observe(time.perf_counter() - began)
-        return None
+                return Pause(result.again_in_seconds)
+            case ClaimsUnavailable():
+                return self._wait(delivery, "claims cannot be made: nothing is sent", str(result))
+            case SendFailed():
+                return self._after_failure(delivery, result)
+            case Reached.FENCED:
+                return ENDED
+            case Reached.SENT:
+                return self._end(delivery, Outcome.DELIVERED)
+        reason = "sent before" if result is Reached.SENT_BEFORE else "no device"
+        return self._end(delivery, Outcome.SUPPRESSED, reason=reason)
 
     def _after_failure(self, delivery: Delivery, failure: SendFailed) -> Step:
         metrics.ATTEMPTS_FAILED.labels(delivery.channel).inc()
@@ -208,20 +181,6 @@ class Deliverer:
             error=burial.error_message,
             to=self._dead_letters.topic,
         )
-
-    async def _remember(self, delivery: Delivery, notification: Notification) -> None:
-        try:
-            await self._claims.mark_done(notification.id, delivery.channel)
-        except ClaimsUnavailable as error:  # it was sent: at worst a crash before the commit repeats it, counted
-            self._complaints.about("a send could not be remembered", str(error), **delivery.describe())
-
-    async def _let_go(
-        self, delivery: Delivery, notification: Notification, claim: Granted, *, is_uncertain: bool
-    ) -> None:
-        try:
-            await self._claims.release(notification.id, delivery.channel, claim, is_uncertain=is_uncertain)
-        except ClaimsUnavailable as error:  # the claim lapses by itself
-            self._complaints.about("a claim could not be released", str(error), **delivery.describe())
 
     def _wait(self, delivery: Delivery, event: str, reason: str, **fields: str) -> Pause:
         delivery.waits += 1

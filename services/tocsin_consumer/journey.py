@@ -8,10 +8,12 @@ cursor of those channels that the pipeline does not have. A leg that has ended c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tocsin_consumer.channels.base import PermanentFailure
 from tocsin_consumer.dead_letters import Burial
 from tocsin_consumer.planning import Plan
 from tocsin_core.assignment import Assignment
@@ -54,6 +56,26 @@ class Leg:
     is_dropped: bool = False
 
 
+class Reached(Enum):
+    """Where a send has come to, if nothing is in the way."""
+
+    SENT = auto()
+    SENT_BEFORE = auto()
+    NO_DEVICE = auto()
+    FENCED = auto()
+
+
+@dataclass(slots=True, eq=False)
+class Effect:
+    """One notification on one device: what is claimed, and its end once it has one.
+
+    `token` is that of a claim that nothing was sent under, "" where the next claim needs a new one.
+    """
+
+    token: str = ""
+    end: Reached | PermanentFailure | None = None
+
+
 @dataclass(slots=True, eq=False)
 class Delivery:
     """One notification on one channel: what a lane holds. A dead letter that has been decided on waits in `burial`."""
@@ -67,6 +89,8 @@ class Delivery:
     started_at: float | None = None
     first_failed_at: datetime | None = None
     burial: Burial | None = None
+    effects: dict[str, Effect] = field(default_factory=dict)
+    """By device, since it was first tried."""
 
     @property
     def journey(self) -> Journey:

@@ -33,6 +33,11 @@ SEND_SECONDS = Histogram(
 UNCERTAIN_RESENDS = Counter(
     "tocsin_uncertain_resends_total", "Sends repeated although an earlier one may have arrived, by channel", ["channel"]
 )
+UNCLAIMED_SENDS = Counter(
+    "tocsin_unclaimed_sends_total",
+    "Sends made without a claim while the store was away, on channels whose repeats are harmless, by channel",
+    ["channel"],
+)
 PROCESSED = Counter("tocsin_consumer_processed_total", "Records that reached an end on every channel")
 BUSY_SLOT_SECONDS = Counter("tocsin_consumer_busy_slot_seconds_total", "Seconds spent sending, summed over all slots")
 IN_FLIGHT = Gauge("tocsin_consumer_in_flight", "Sends in flight")

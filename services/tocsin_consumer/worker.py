@@ -10,21 +10,23 @@ from typing import Any
 
 from tocsin_consumer import metrics
 from tocsin_consumer.channels.build import build_channels
-from tocsin_consumer.claims import Claims, NoClaims, RedisClaims
+from tocsin_consumer.claims import Claims, NoClaims
 from tocsin_consumer.dead_letters import DeadLetters
 from tocsin_consumer.delivery import Deliverer, Policy
 from tocsin_consumer.engine import Bounds, Engine
 from tocsin_consumer.pace import Pace
+from tocsin_consumer.redis_claims import RedisClaims
 from tocsin_consumer.slots import Slots
 from tocsin_core import lifecycle
+from tocsin_core.admin import KafkaAdmin
 from tocsin_core.consumer import MIN_SHARE_RECORDS, RecordConsumer
 from tocsin_core.consumer_config import BATCH_RECORDS
-from tocsin_core.errors import KafkaFailure
+from tocsin_core.errors import KafkaFailure, TopicMissing
 from tocsin_core.health import HealthServer
 from tocsin_core.logging import configure_logging, get_logger
 from tocsin_core.producer import RecordProducer
 from tocsin_core.reader import RangeReader
-from tocsin_core.settings import Settings
+from tocsin_core.settings import KafkaSettings, Settings
 from tocsin_core.users import FileUserDirectory
 
 ACCOUNT_INTERVAL_SECONDS = 0.5
@@ -32,7 +34,6 @@ PRODUCER_CLOSE_SECONDS = 5.0
 HELD_PER_SLOT = 50
 MIN_HELD_RECORDS = 1_000
 MAX_HELD_RECORDS = 50_000
-SPARE_CONNECTIONS = 8
 
 _log = get_logger(__name__)
 
@@ -121,6 +122,7 @@ class Worker:
         await self.health.start()
         closing.push_async_callback(self.health.stop)
         closing.push_async_callback(self._claims.close)
+        await self._claims.start()
         for channel in self._channels.values():
             closing.push_async_callback(channel.close)
         await self._producer.start()
@@ -174,7 +176,7 @@ class Worker:
 
     def _check_ready(self) -> str:
         trouble = self._consumer.trouble
-        return f"{trouble}: {trouble.advice}" if trouble else ""
+        return f"{trouble}: {trouble.advice}" if trouble else self._claims.trouble
 
     def _check_alive(self) -> str:
         if not self._consumer.is_polling:
@@ -199,5 +201,22 @@ def build_claims(settings: Settings) -> Claims:
     if settings.redis is None:
         return NoClaims()
     pipeline = f"{settings.pipeline.namespace}/{settings.pipeline.name}"
-    max_connections = settings.consumer.concurrency + SPARE_CONNECTIONS
-    return RedisClaims(settings.redis, pipeline=pipeline, max_connections=max_connections)
+    return RedisClaims(
+        settings.redis,
+        pipeline=pipeline,
+        keep_seconds=settings.delivery.ttl_seconds,
+        is_new=lambda: observe_newness(settings.kafka),
+    )
+
+
+async def observe_newness(kafka: KafkaSettings) -> bool:
+    """Return whether the pipeline's group has never committed an offset; False where Kafka does not say."""
+    admin = KafkaAdmin(kafka, client_id=f"tocsin-consumer-{socket.gethostname()}")
+    try:
+        return all(each.committed is None for each in await admin.observe_group(kafka.consumer_group, kafka.topic))
+    except TopicMissing:
+        return True
+    except KafkaFailure:
+        return False
+    finally:
+        await admin.close()

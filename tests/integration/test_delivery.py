@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pytest
+from redis.asyncio import Redis
 
 from receiver import Answer, Delivery, Receiver
 from tocsin_cli.embedded.kafka import EmbeddedKafka
@@ -206,3 +208,62 @@ async def test_with_redis_what_was_sent_is_not_sent_again_by_another_group(
         await consumer.wait_for(event, count=20)
         assert await consumer.terminate() == 0
     assert len(receiver.ids) == 20
+
+
+async def test_while_the_store_is_gone_harmless_channels_go_on_and_the_others_wait_for_it(
+    world: World, receiver: Receiver
+) -> None:
+    with EmbeddedValkey() as valkey:
+        url = valkey.url
+        valkey.stop()
+        world.produce(notifications(5))
+        channels = [{"name": "log", "type": "Log"}, webhook(receiver.url)]
+        consumer = await world.start_process(channels, redis={"url": url})
+        await consumer.wait_for("notification", count=5)
+        await consumer.wait_for("claims cannot be made: nothing is sent")
+        assert receiver.deliveries == []
+        valkey.start()
+        await receiver.wait_for(5)
+        assert await consumer.terminate() == 0
+    assert sorted(receiver.ids) == [f"n{number}" for number in range(5)]
+    assert world.committed() == 5
+
+
+async def test_with_a_store_that_evicts_nothing_is_sent_and_readiness_says_what_to_set(
+    world: World, receiver: Receiver
+) -> None:
+    with EmbeddedValkey() as valkey:
+        redis = Redis.from_url(valkey.url)
+        await redis.config_set("maxmemory", "100mb")
+        await redis.config_set("maxmemory-policy", "allkeys-lru")
+        world.produce(notifications(5))
+        consumer = await world.start_process([webhook(receiver.url)], redis={"url": valkey.url})
+        [started] = await consumer.wait_for("consumer started")
+        await consumer.wait_for("claims cannot be made: nothing is sent")
+        async with httpx.AsyncClient() as client:
+            answer = await client.get(f"http://127.0.0.1:{started['health_port']}/readyz")
+        assert answer.status_code == 503
+        assert "set maxmemory-policy noeviction" in answer.text
+        assert receiver.deliveries == []
+        await redis.config_set("maxmemory-policy", "noeviction")
+        await receiver.wait_for(5)
+        assert await consumer.terminate() == 0
+        await redis.aclose()
+
+
+async def test_what_a_new_pipeline_finds_waiting_is_certain_and_after_a_flush_of_the_store_uncertain(
+    world: World, receiver: Receiver, valkey: EmbeddedValkey
+) -> None:
+    redis = Redis.from_url(valkey.url)
+    counter = f"tocsin:{{tests/{world.topic}}}:uncertain"
+    world.produce(notifications(5))
+    async with world.consuming([webhook(receiver.url)], redis={"url": valkey.url}):
+        await receiver.wait_for(5)
+    assert await redis.get(counter) is None
+    world.produce(notifications(5, start=5))
+    keys = [key async for key in redis.scan_iter(f"tocsin:{{tests/{world.topic}}}:*")]
+    await redis.delete(*keys)
+    async with world.consuming([webhook(receiver.url)], redis={"url": valkey.url}):
+        await receiver.wait_for(10)
+    assert await redis.get(counter) == b"5"
+    await redis.aclose()

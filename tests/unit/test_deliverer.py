@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from tocsin_consumer.channels.base import Envelope, PermanentFailure, SendFailed, TemporaryFailure
-from tocsin_consumer.claims import Claim, ClaimsUnavailable, Done, Granted, Held
+from tocsin_consumer.channels.base import ONE_DEVICE, Envelope, PermanentFailure, SendFailed, TemporaryFailure
+from tocsin_consumer.claims import Claim, ClaimKey, ClaimsUnavailable, Done, Granted, Held
 from tocsin_consumer.cursor import Cursor
 from tocsin_consumer.dead_letters import DeadLetters
 from tocsin_consumer.delivery import Deliverer, Policy, expires_at
@@ -31,6 +31,7 @@ class Stage:
 
     name = "hook"
     timeout_seconds = 5.0
+    trouble = ""
 
     def __init__(self) -> None:
         self.failure: Exception | None = None
@@ -57,11 +58,14 @@ class Stage:
             raise self.claim_answer
         return self.claim_answer
 
-    async def mark_done(self, notification_id: str, _: str) -> None:
-        self.done.append(notification_id)
+    async def mark_done(self, key: ClaimKey) -> None:
+        self.done.append(key.notification_id)
 
     async def release(self, *_: Any, is_uncertain: bool) -> None:
         self.released.append(is_uncertain)
+
+    async def start(self) -> None:
+        """Nothing to start."""
 
     async def close(self) -> None:
         """Nothing to close."""
@@ -75,10 +79,15 @@ class Stage:
 class StageChannel:
     name = "hook"
     timeout_seconds = 5.0
+    repeats_are_harmless = False
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, devices: Sequence[str] = ONE_DEVICE) -> None:
+        self._devices = devices
         self.send = stage.send_notification
         self.close = stage.close
+
+    def devices(self, _: Profile) -> Sequence[str]:
+        return self._devices
 
 
 class StageTopic:
@@ -205,6 +214,12 @@ async def test_somebody_elses_claim_is_waited_for_without_costing_an_attempt(
     delivery = make_delivery()
     assert await deliverer.attempt(delivery) == 0.2
     assert delivery.attempts == 0
+
+
+async def test_nobody_to_send_to_is_an_end(stage: Stage, deliverer: Deliverer) -> None:
+    deliverer._channels = {"hook": StageChannel(stage, devices=())}
+    assert await deliverer.attempt(make_delivery()) is None
+    assert (stage.sent, stage.buried) == ([], [])
 
 
 async def test_an_uncertain_claim_stays_uncertain_after_a_failed_send(stage: Stage, deliverer: Deliverer) -> None:

@@ -1,4 +1,4 @@
-"""What a channel is: one send, and two ways to fail.
+"""What a channel is: the devices it sends to, one send, and two ways to fail.
 
 A channel knows its provider and nothing else: no retries, no offsets, no dead letters. It says whether trying again
 can help and whether the provider may have taken the message all the same; what follows from that is decided once,
@@ -11,15 +11,19 @@ for all channels, in `delivery`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, NamedTuple, Protocol
 
 from tocsin_core.errors import TocsinError
 from tocsin_core.message import Notification
 from tocsin_core.users import Profile
 
+ONE_DEVICE = ("",)
+"""The devices of a channel that sends once per person: one that needs no name."""
+
 
 class Envelope(NamedTuple):
-    """What a channel is given: the notification, its recipient, and where it comes from."""
+    """What a channel is given: the notification, its recipient and their device, and where it comes from."""
 
     notification: Notification
     profile: Profile
@@ -27,6 +31,7 @@ class Envelope(NamedTuple):
     topic: str
     partition: int
     offset: int
+    device: str = ""
 
 
 class SendFailed(TocsinError):
@@ -71,8 +76,23 @@ class Channel(Protocol):
         """Return how long one send may take."""
         ...
 
+    @property
+    def repeats_are_harmless(self) -> bool:
+        """Return whether whoever receives it twice sees it once, or does not mind. Then it needs no claim to go on."""
+        ...
+
+    def devices(self, profile: Profile) -> Sequence[str]:
+        """Return the names of the devices it sends to, each of them once; none if the person has none.
+
+        Raise PermanentFailure if that is a mistake in the profile.
+        """
+        ...
+
     async def send(self, envelope: Envelope) -> None:
-        """Hand the notification to the provider; return when the provider has taken it. Raise SendFailed if not."""
+        """Hand the notification for one device to the provider; return when the provider has taken it.
+
+        Raise SendFailed if it has not.
+        """
         ...
 
     async def close(self) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from email.errors import MessageError as MailError
 from email.headerregistry import Address
@@ -23,7 +23,7 @@ from pathlib import Path
 
 import aiosmtplib
 
-from tocsin_consumer.channels.base import Envelope, PermanentFailure, TemporaryFailure
+from tocsin_consumer.channels.base import ONE_DEVICE, Envelope, PermanentFailure, TemporaryFailure
 from tocsin_core.errors import SettingsError
 from tocsin_core.message import Notification
 from tocsin_core.settings import EmailSettings
@@ -38,6 +38,8 @@ DOT_ATOM = re.compile(r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")
 class EmailChannel:
     """Sends notifications as mails through one SMTP server."""
 
+    repeats_are_harmless = False
+
     def __init__(self, name: str, settings: EmailSettings) -> None:
         self.name = name
         self.timeout_seconds = settings.timeout_seconds
@@ -45,6 +47,10 @@ class EmailChannel:
         self._tls = build_tls_context(name, settings)
         self._idle: deque[aiosmtplib.SMTP] = deque()
         read_credentials(name, settings)  # a wrong path is a mistake to be told at start, not at the first mail
+
+    def devices(self, _: Profile) -> Sequence[str]:
+        """Return the one nameless device."""
+        return ONE_DEVICE
 
     async def send(self, envelope: Envelope) -> None:
         """Hand the mail to the server. Raise SendFailed without an address, or if the server does not take it."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from tocsin_consumer.channels.base import Envelope
+from collections.abc import Sequence
+
+from tocsin_consumer.channels.base import ONE_DEVICE, Envelope
 from tocsin_core.logging import get_logger
+from tocsin_core.users import Profile
 
 _log = get_logger(__name__)
 
@@ -12,9 +15,14 @@ class LogChannel:
     """Writes notifications to the service's own log."""
 
     timeout_seconds = 5.0
+    repeats_are_harmless = True
 
     def __init__(self, name: str) -> None:
         self.name = name
+
+    def devices(self, _: Profile) -> Sequence[str]:
+        """Return the one nameless device."""
+        return ONE_DEVICE
 
     async def send(self, envelope: Envelope) -> None:
         """Write one line."""

@@ -9,7 +9,7 @@ Which answers are worth another try: 408, 425, 429 and 5xx, as the specification
 from __future__ import annotations
 
 import binascii
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -19,10 +19,11 @@ from typing import Any
 import msgspec
 from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
 
-from tocsin_consumer.channels.base import Envelope, PermanentFailure, TemporaryFailure
+from tocsin_consumer.channels.base import ONE_DEVICE, Envelope, PermanentFailure, TemporaryFailure
 from tocsin_consumer.channels.transport import Answer, Transport
 from tocsin_core.codec import EVENT_TYPE
 from tocsin_core.errors import SettingsError
+from tocsin_core.users import Profile
 
 RETRIABLE = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
 
@@ -31,6 +32,8 @@ _encode = msgspec.json.Encoder().encode
 
 class WebhookChannel:
     """Posts notifications to one address."""
+
+    repeats_are_harmless = False
 
     def __init__(
         self,
@@ -48,6 +51,10 @@ class WebhookChannel:
         self._transport = transport
         self._signer = signer
         self._now = now
+
+    def devices(self, _: Profile) -> Sequence[str]:
+        """Return the one nameless device."""
+        return ONE_DEVICE
 
     async def send(self, envelope: Envelope) -> None:
         """Post the notification. Raise SendFailed unless the answer is 2xx."""

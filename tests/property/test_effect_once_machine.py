@@ -1,0 +1,312 @@
+"""Crashes, stalls, lost answers and a forgetful store, in every order: nothing is lost, every repeat is counted.
+
+The machine drives the real `Sender` and the real `OffsetTracker` of several processes that follow each other on one
+partition, against the model of the store. Every step that takes time in the world (a request on its way to the store,
+its answer on its way back, a send on its way to the provider, its answer, a backoff) is a gate; the machine decides
+which gate opens next, how, and what breaks meanwhile. The clock is the machine's, so a process that is not stepped
+while it advances is a stopped one: its claims lapse, and somebody else may go on in its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from claims_model import ModelClaims
+from tocsin_consumer.channels.base import Envelope, PermanentFailure, TemporaryFailure
+from tocsin_consumer.claims import Claim, ClaimKey, ClaimsUnavailable
+from tocsin_consumer.journey import Delivery, Journey, LaneKey, Reached
+from tocsin_consumer.sending import Sender
+from tocsin_core.assignment import Assignment
+from tocsin_core.complaints import Complaints
+from tocsin_core.message import Notification, Record
+from tocsin_core.users import Profile
+
+START_SECONDS = 1_800_000_000.0
+TIMEOUT_SECONDS = 1_000.0
+"""How long a send may take, on the machine's clock; the event loop's own never gets there."""
+SETTLE_TURNS = 8
+ANSWERED, BACKED_OFF = ("answered",), ("backed off",)
+ONE, TWO = ("",), ("phone", "tablet")
+STORE_FATES = ["works", "works", "works", "the request is lost", "the answer is lost"]
+SEND_FATES = ["taken", "taken", "taken", "refused", "refused for good", "taken in silence", "lost in silence"]
+
+
+@dataclass(eq=False)
+class Process:
+    """One consumer. It owns the partition until it is fenced, whatever the group thinks."""
+
+    assignment: Assignment
+    next_offset: int
+    gates: list[tuple[Sequence[str], asyncio.Future[str]]] = field(default_factory=list)
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    async def gate(self, fates: Sequence[str]) -> str:
+        """Wait until the machine says how this step goes."""
+        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        entry = (fates, future)
+        self.gates.append(entry)
+        try:
+            return await future
+        finally:
+            self.gates.remove(entry)
+
+
+class RemoteClaims:
+    """The shared store as one process sees it: over a network that loses requests and answers."""
+
+    trouble = ""
+
+    def __init__(self, store: ModelClaims, process: Process) -> None:
+        self._store = store
+        self._process = process
+
+    async def start(self) -> None:
+        """Nothing to start."""
+
+    async def claim(self, key: ClaimKey, token: str, *, lease_seconds: float, accepted_at: datetime) -> Claim:
+        async with self._network():
+            return await self._store.claim(key, token, lease_seconds=lease_seconds, accepted_at=accepted_at)
+
+    async def mark_done(self, key: ClaimKey) -> None:
+        async with self._network():
+            await self._store.mark_done(key)
+
+    async def release(self, key: ClaimKey, token: str, *, is_uncertain: bool) -> None:
+        async with self._network():
+            await self._store.release(key, token, is_uncertain=is_uncertain)
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+    @asynccontextmanager
+    async def _network(self) -> AsyncIterator[None]:
+        fate = await self._process.gate(STORE_FATES)
+        if fate == "the request is lost":
+            raise ClaimsUnavailable(fate)
+        yield
+        await self._process.gate(ANSWERED)
+        if fate == "the answer is lost":
+            raise ClaimsUnavailable(fate)
+
+
+class Provider:
+    """The channel of one process. What arrives is written down for all."""
+
+    name = "push"
+    timeout_seconds = TIMEOUT_SECONDS
+    repeats_are_harmless = False
+
+    def __init__(self, process: Process, receipts: Counter[tuple[str, str]]) -> None:
+        self._process = process
+        self._receipts = receipts
+
+    def devices(self, profile: Profile) -> Sequence[str]:
+        return TWO if profile.id == "two" else ONE
+
+    async def send(self, envelope: Envelope) -> None:
+        fate = await self._process.gate(SEND_FATES)
+        if fate in ("taken", "taken in silence"):
+            self._receipts[envelope.notification.id, envelope.device] += 1
+        await self._process.gate(ANSWERED)
+        if fate == "refused":
+            raise TemporaryFailure("HTTP 503")
+        if fate == "refused for good":
+            raise PermanentFailure("HTTP 410")
+        if fate.endswith("in silence"):
+            raise TemporaryFailure("no answer", is_uncertain=True)
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+class EffectOnceMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.now = START_SECONDS
+        self.store = ModelClaims(lambda: self.now)
+        self.accepted_at: list[float] = []
+        self.committed = 0
+        self.receipts: Counter[tuple[str, str]] = Counter()
+        self.dead_letters: set[int] = set()
+        self.processes: list[Process] = []
+
+    @initialize()
+    def begin(self) -> None:
+        self._take_over()
+
+    @property
+    def owner(self) -> Process:
+        return self.processes[-1]
+
+    @rule()
+    def accept_a_notification(self) -> None:
+        self.accepted_at.append(self.now)
+
+    @rule(seconds=st.sampled_from([0.001, 500.0, TIMEOUT_SECONDS + 20.0]))
+    def let_time_pass(self, seconds: float) -> None:
+        self.now += seconds
+
+    @precondition(lambda self: self.owner.next_offset < len(self.accepted_at))
+    @rule()
+    def take_a_record(self) -> None:
+        self._admit(self.owner)
+
+    @precondition(lambda self: any(process.gates for process in self.processes))
+    @rule(data=st.data())
+    def step(self, data: st.DataObject) -> None:
+        gates = [gate for process in self.processes for gate in process.gates]
+        fates, future = gates[data.draw(st.integers(0, len(gates) - 1))]
+        future.set_result(data.draw(st.sampled_from(fates)))
+        self._settle()
+
+    @rule()
+    def commit(self) -> None:
+        self.committed = max(self.committed, self.owner.assignment.tracker.position or 0)
+
+    @rule()
+    def crash(self) -> None:
+        self._kill(self.owner)
+        self._take_over()
+
+    @rule()
+    def give_the_partition_to_another_while_the_owner_has_not_noticed(self) -> None:
+        self._take_over()
+
+    @precondition(lambda self: len(self.processes) > 1)
+    @rule(data=st.data())
+    def let_a_former_owner_notice(self, data: st.DataObject) -> None:
+        data.draw(st.sampled_from(self.processes[:-1])).assignment.tracker.fence()
+
+    @rule()
+    def hand_over_gracefully(self) -> None:
+        before = self._count_duplicates()
+        self._finish(self.owner)
+        assert self.owner.assignment.tracker.is_drained
+        assert self._count_duplicates() <= before + self.store.uncertain
+        self.commit()
+        self.owner.assignment.tracker.fence()
+        self._take_over()
+
+    @rule()
+    def flush_the_store(self) -> None:
+        self.loop.run_until_complete(self.store.flush())
+
+    @invariant()
+    def every_repeat_is_counted(self) -> None:
+        assert self._count_duplicates() <= self.store.uncertain
+
+    @invariant()
+    def nothing_committed_is_lost(self) -> None:
+        assert all(self._is_ended(offset) for offset in range(self.committed))
+
+    def teardown(self) -> None:
+        try:
+            self._kill_all()
+            self._take_over()
+            while self.owner.next_offset < len(self.accepted_at):
+                self._admit(self.owner)
+            self._finish(self.owner)
+            self.commit()
+            assert self.committed == len(self.accepted_at)
+            assert all(self._is_ended(offset) for offset in range(self.committed))
+            assert self._count_duplicates() <= self.store.uncertain
+        finally:
+            self._kill_all()
+            self.loop.close()
+
+    def _take_over(self) -> None:
+        assignment = Assignment("orders", 0, len(self.processes))
+        self.processes.append(Process(assignment, next_offset=self.committed))
+
+    def _admit(self, process: Process) -> None:
+        offset = process.next_offset
+        process.next_offset += 1
+        process.assignment.tracker.admit(offset)
+        process.assignment.tracker.start(offset)
+        process.tasks.append(self.loop.create_task(self._deliver(process, offset)))
+        self._settle()
+
+    async def _deliver(self, process: Process, offset: int) -> None:
+        notification = Notification(id=_id_of(offset), from_id="1", to_id="2", message="hi")
+        record = Record("orders", 0, offset, 0, b"2", b"{}", ())
+        accepted_at = datetime.fromtimestamp(self.accepted_at[offset], UTC)
+        delivery = Delivery(
+            journey=Journey(process.assignment, record, notification, None, accepted_at),
+            channel="push",
+            slot="push",
+            lane=LaneKey(0, b"2", "push"),
+        )
+        envelope = Envelope(notification, Profile(id="two" if offset % 2 else "one"), None, "orders", 0, offset)
+        sender = Sender(
+            RemoteClaims(self.store, process), complaints=Complaints(lambda *_, **__: None), clock=lambda: self.now
+        )
+        channel = Provider(process, self.receipts)
+        while True:
+            result = await sender.send(delivery, channel, envelope)
+            if result is Reached.FENCED:
+                return
+            if isinstance(result, PermanentFailure):
+                self.dead_letters.add(offset)
+            if isinstance(result, PermanentFailure | Reached):
+                process.assignment.tracker.complete(offset)
+                return
+            await process.gate(BACKED_OFF)
+
+    def _finish(self, process: Process) -> None:
+        process.assignment.tracker.begin_drain()
+        for _ in range(1_000):
+            if not process.gates:
+                return
+            fates, future = process.gates[0]
+            if fates == BACKED_OFF:
+                self.now += TIMEOUT_SECONDS  # somebody else's claims lapse in the end
+            future.set_result(fates[0])
+            self._settle()
+        raise AssertionError("a process does not come to an end")
+
+    def _settle(self) -> None:
+        self.loop.run_until_complete(_turns(SETTLE_TURNS))
+
+    def _kill(self, process: Process) -> None:
+        for task in process.tasks:
+            task.cancel()
+        self.loop.run_until_complete(asyncio.wait_for(_gather(process.tasks), 10))
+        assert not process.gates
+
+    def _kill_all(self) -> None:
+        for process in self.processes:
+            self._kill(process)
+
+    def _count_duplicates(self) -> int:
+        return sum(count - 1 for count in self.receipts.values())
+
+    def _is_ended(self, offset: int) -> bool:
+        devices = TWO if offset % 2 else ONE
+        return offset in self.dead_letters or all(self.receipts[_id_of(offset), device] for device in devices)
+
+
+def _id_of(offset: int) -> str:
+    return f"n{offset}"
+
+
+async def _turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def _gather(tasks: Sequence[asyncio.Task[None]]) -> None:
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+EffectOnceMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
+TestEffectOnce = EffectOnceMachine.TestCase
