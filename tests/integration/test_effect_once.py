@@ -6,20 +6,18 @@ import asyncio
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
 
 import pytest
 from redis.asyncio import Redis
 
+from deliveries import build_delivery, build_envelope
 from tocsin_cli.embedded.valkey import EmbeddedValkey
 from tocsin_consumer.channels.base import Envelope, TemporaryFailure
 from tocsin_consumer.claims import Held
-from tocsin_consumer.journey import Delivery, Journey, LaneKey, Reached
+from tocsin_consumer.journey import Reached
 from tocsin_consumer.redis_claims import RedisClaims
 from tocsin_consumer.sending import Result, Sender
-from tocsin_core.assignment import Assignment
 from tocsin_core.complaints import Complaints
-from tocsin_core.message import Notification, Record
 from tocsin_core.settings import RedisSettings
 from tocsin_core.users import Profile
 
@@ -65,12 +63,8 @@ class Process:
 
     async def deliver(self, number: int) -> Result:
         """Deliver one notification until something other than somebody else's claim is in the way."""
-        notification = Notification(id=f"n{number}", from_id="1", to_id="2", message="hi")
-        record = Record("orders", 0, number, 0, b"2", b"{}", ())
-        journey = Journey(Assignment("orders", 0, 1), record, notification, None, datetime.now(UTC))
-        delivery = Delivery(journey=journey, channel="push", slot="push", lane=LaneKey(1, b"2", "push"))
-        profile = Profile(id="2", devices=tuple({"token": device} for device in DEVICES))
-        envelope = Envelope(notification, profile, None, "orders", 0, number)
+        delivery = build_delivery(number)
+        envelope = build_envelope(delivery, Profile(id="2", devices=tuple({"token": device} for device in DEVICES)))
         while True:
             result = await self._sender.send(delivery, self._channel, envelope)
             if not isinstance(result, Held):

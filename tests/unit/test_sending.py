@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 import pytest
 
 from claims_model import ModelClaims
+from deliveries import build_delivery, build_envelope
 from tocsin_consumer import metrics
 from tocsin_consumer.channels.base import ONE_DEVICE, Envelope, PermanentFailure, TemporaryFailure
 from tocsin_consumer.claims import Claim, ClaimKey, ClaimsUnavailable, Held
-from tocsin_consumer.journey import Delivery, Journey, LaneKey, Reached
+from tocsin_consumer.journey import Reached
 from tocsin_consumer.sending import LEASE_MARGIN_SECONDS, Result, Sender, decide_result
-from tocsin_core.assignment import Assignment
 from tocsin_core.complaints import Complaints
-from tocsin_core.message import Notification, Record
 from tocsin_core.users import Profile
 
-ACCEPTED_AT = datetime(2026, 11, 23, 12, tzinfo=UTC)
-NOTIFICATION = Notification(id="n1", from_id="1", to_id="2", message="hi")
-RECORD = Record("orders", 3, 7, 1_700_000_000_000, b"2", b"{}", ())
-ENVELOPE = Envelope(NOTIFICATION, Profile(id="2"), None, "orders", 3, 7)
+ENVELOPE = build_envelope(build_delivery(), Profile(id="2"))
 
 
 class Channel:
@@ -93,15 +89,10 @@ def sender(claims: SlowClaims, clock: Clock) -> Sender:
     return Sender(claims, complaints=Complaints(lambda *_, **__: None), clock=clock)
 
 
-def make_delivery() -> Delivery:
-    journey = Journey(Assignment("orders", 3, 1), RECORD, NOTIFICATION, None, ACCEPTED_AT)
-    return Delivery(journey=journey, channel="push", slot="push", lane=LaneKey(1, b"2", "push"))
-
-
 async def test_a_claim_that_came_too_late_for_a_whole_send_is_made_again_without_any_doubt(
     sender: Sender, claims: SlowClaims
 ) -> None:
-    channel, delivery = Channel(), make_delivery()
+    channel, delivery = Channel(), build_delivery()
     claims.answer_seconds = LEASE_MARGIN_SECONDS + 0.1
     assert await sender.send(delivery, channel, ENVELOPE) == Held(0.0)
     assert (channel.sent, delivery.attempts) == ([], 0)
@@ -111,7 +102,7 @@ async def test_a_claim_that_came_too_late_for_a_whole_send_is_made_again_without
 
 
 async def test_who_slept_past_its_lease_and_was_overtaken_does_not_send(sender: Sender, claims: SlowClaims) -> None:
-    channel, sleeper, other = Channel(), make_delivery(), make_delivery()
+    channel, sleeper, other = Channel(), build_delivery(), build_delivery()
     claims.answer_seconds = 60.0
     assert isinstance(await sender.send(sleeper, channel, ENVELOPE), Held)
     claims.answer_seconds = 0.0
@@ -121,7 +112,7 @@ async def test_who_slept_past_its_lease_and_was_overtaken_does_not_send(sender: 
 
 
 async def test_every_device_has_its_own_claim_and_one_that_fails_does_not_repeat_the_others(sender: Sender) -> None:
-    channel, delivery = Channel(("phone", "tablet", "watch")), make_delivery()
+    channel, delivery = Channel(("phone", "tablet", "watch")), build_delivery()
     channel.failures["tablet"] = TemporaryFailure("HTTP 503")
     assert isinstance(await sender.send(delivery, channel, ENVELOPE), TemporaryFailure)
     channel.failures.clear()
@@ -131,7 +122,7 @@ async def test_every_device_has_its_own_claim_and_one_that_fails_does_not_repeat
 
 
 async def test_a_device_that_fails_for_good_is_the_end_only_when_the_others_are_at_theirs(sender: Sender) -> None:
-    channel, delivery = Channel(("phone", "tablet")), make_delivery()
+    channel, delivery = Channel(("phone", "tablet")), build_delivery()
     channel.failures |= {"phone": PermanentFailure("gone"), "tablet": TemporaryFailure("HTTP 503")}
     assert isinstance(await sender.send(delivery, channel, ENVELOPE), TemporaryFailure)
     del channel.failures["tablet"]
@@ -141,9 +132,9 @@ async def test_a_device_that_fails_for_good_is_the_end_only_when_the_others_are_
 
 
 async def test_a_delivery_taken_by_one_device_before_and_another_now_was_delivered(sender: Sender) -> None:
-    await sender.send(make_delivery(), Channel(("phone",)), ENVELOPE)
+    await sender.send(build_delivery(), Channel(("phone",)), ENVELOPE)
     channel = Channel(("phone", "tablet"))
-    assert await sender.send(make_delivery(), channel, ENVELOPE) is Reached.SENT
+    assert await sender.send(build_delivery(), channel, ENVELOPE) is Reached.SENT
     assert channel.sent == ["tablet"]
 
 
@@ -154,7 +145,7 @@ async def test_a_mistake_in_the_profile_is_a_failure_for_good(sender: Sender, mo
         raise mistake
 
     monkeypatch.setattr(channel, "devices", fail)
-    assert await sender.send(make_delivery(), channel, ENVELOPE) is mistake
+    assert await sender.send(build_delivery(), channel, ENVELOPE) is mistake
 
 
 async def test_without_its_store_a_channel_whose_repeats_are_harmless_goes_on_and_is_counted(
@@ -164,12 +155,12 @@ async def test_without_its_store_a_channel_whose_repeats_are_harmless_goes_on_an
     channel.repeats_are_harmless = True
     claims.is_away = True
     before = metrics.UNCLAIMED_SENDS.labels("push")._value.get()
-    assert await sender.send(make_delivery(), channel, ENVELOPE) is Reached.SENT
+    assert await sender.send(build_delivery(), channel, ENVELOPE) is Reached.SENT
     assert metrics.UNCLAIMED_SENDS.labels("push")._value.get() == before + 1
 
 
 async def test_without_its_store_no_other_channel_sends(sender: Sender, claims: SlowClaims) -> None:
-    channel, delivery = Channel(), make_delivery()
+    channel, delivery = Channel(), build_delivery()
     claims.is_away = True
     assert isinstance(await sender.send(delivery, channel, ENVELOPE), ClaimsUnavailable)
     assert (channel.sent, delivery.attempts) == ([], 0)
@@ -178,7 +169,7 @@ async def test_without_its_store_no_other_channel_sends(sender: Sender, claims: 
 async def test_a_send_made_without_a_claim_is_not_repeated_by_the_same_delivery(
     sender: Sender, claims: SlowClaims
 ) -> None:
-    channel, delivery = Channel(("phone", "tablet")), make_delivery()
+    channel, delivery = Channel(("phone", "tablet")), build_delivery()
     channel.repeats_are_harmless = True
     channel.failures["tablet"] = TemporaryFailure("HTTP 503")
     claims.is_away = True
@@ -191,10 +182,10 @@ async def test_a_send_made_without_a_claim_is_not_repeated_by_the_same_delivery(
 
 @pytest.mark.parametrize("is_away", [False, True])
 async def test_a_partition_lost_meanwhile_is_not_sent_from(sender: Sender, claims: SlowClaims, is_away: bool) -> None:
-    channel, delivery = Channel(), make_delivery()
+    channel, delivery = Channel(), build_delivery()
     channel.repeats_are_harmless = True
     claims.is_away = is_away
-    delivery.journey.assignment.tracker.fence()
+    delivery.journey.assignment.fence()
     assert await sender.send(delivery, channel, ENVELOPE) is Reached.FENCED
     assert channel.sent == []
 
@@ -204,7 +195,7 @@ async def test_a_send_that_could_not_be_remembered_was_made_all_the_same(
 ) -> None:
     channel = Channel()
     monkeypatch.setattr(claims, "mark_done", _fail)
-    assert await sender.send(make_delivery(), channel, ENVELOPE) is Reached.SENT
+    assert await sender.send(build_delivery(), channel, ENVELOPE) is Reached.SENT
 
 
 async def _fail(*_: object) -> None:
