@@ -55,10 +55,22 @@ CASES = (
         {"spec.delivery.deadLetterTopic": "orders"},
     ),
     RuleCase(
-        "the topic's name leaves room for .dlq",
-        "shorten it to 245 characters or set delivery.deadLetterTopic",
-        {TOPIC + "name": "t" * 245},
-        {TOPIC + "name": "t" * 246},
+        "dead letters are not retried",
+        "must not be one of the retry topics",
+        {"spec.delivery.deadLetterTopic": "others.retry.10s"},
+        {"spec.delivery.deadLetterTopic": "orders.retry.10s"},
+    ),
+    RuleCase(
+        "the topic's name leaves room for those derived from it",
+        "leaves no room for <topic>.retry.10m: shorten it to 239 characters",
+        {TOPIC + "name": "t" * 239},
+        {TOPIC + "name": "t" * 240},
+    ),
+    RuleCase(
+        "strict order has a memory",
+        "set redis.url, or delivery.ordering to Relaxed",
+        {"spec.delivery.ordering": "Strict", "spec.redis.url": "redis://valkey:6379"},
+        {"spec.delivery.ordering": "Strict"},
     ),
     RuleCase(
         "no idle consumers by minReplicas",

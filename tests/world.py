@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from tocsin_consumer.worker import serve
 from tocsin_core.admin import KafkaAdmin
 from tocsin_core.codec import encode, make_traceparent
 from tocsin_core.consumer import read_message
 from tocsin_core.message import Notification, Record
+from tocsin_core.retry import RETRY_DELAYS_SECONDS, Tier, build_tiers
 from tocsin_core.settings import KafkaConnection, Settings
 
 PARTITIONS = 4
@@ -37,6 +39,7 @@ class World:
     directory: Path
     topic: str = field(default_factory=lambda: f"test-{secrets.token_hex(6)}")
     dead_letter_topic: str = ""
+    retry_delays_seconds: tuple[int, ...] = RETRY_DELAYS_SECONDS
     _processes: list[ConsumerProcess] = field(default_factory=list)
 
     async def create(self) -> World:
@@ -47,6 +50,16 @@ class World:
         await self.create_topic(self.topic, PARTITIONS)
         await self.create_topic(self.dead_letter_topic, 1)
         return self
+
+    async def create_retry_topics(self, *delays_seconds: int, partitions: int = PARTITIONS) -> None:
+        """Create retry topics, and let consumers use these delays from now on."""
+        self.retry_delays_seconds = delays_seconds
+        for tier in self.tiers:
+            await self.create_topic(tier.topic, partitions)
+
+    @property
+    def tiers(self) -> tuple[Tier, ...]:
+        return build_tiers(self.topic, self.retry_delays_seconds)
 
     async def create_topic(self, name: str, partitions: int) -> None:
         admin = KafkaAdmin(KafkaConnection(brokers=[self.bootstrap]), client_id="tests")
@@ -65,6 +78,7 @@ class World:
             "users": {"file": str(self.directory / "users.yaml")},
             "consumer": consumer | dict(sections.pop("consumer", {})),
             "health": {"host": "127.0.0.1", "port": 0},
+            "delivery": {"retry_delays_seconds": self.retry_delays_seconds} | dict(sections.pop("delivery", {})),
             **sections,
         }
 
@@ -116,9 +130,10 @@ class World:
         key: bytes | None,
         headers: list[tuple[str, bytes]] | None = None,
         *,
+        topic: str = "",
         flush: bool = True,
     ) -> None:
-        self._producer.produce(self.topic, value, key, headers=list(headers or []))
+        self._producer.produce(topic or self.topic, value, key, headers=list(headers or []))
         if flush:
             assert self._producer.flush(30) == 0
 
@@ -130,9 +145,14 @@ class World:
         """Return the dead letters once there are so many. Raise AssertionError if they do not come in time."""
         return await asyncio.to_thread(self._read, self.dead_letter_topic, count, timeout_seconds)
 
+    async def read_topic(self, topic: str, count: int, *, timeout_seconds: float = 60.0) -> list[Record]:
+        """Return the records of any topic once there are so many."""
+        return await asyncio.to_thread(self._read, topic, count, timeout_seconds)
+
     def _read(self, topic: str, count: int, timeout_seconds: float) -> list[Record]:
         consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": f"reader-{secrets.token_hex(4)}"})
-        consumer.assign([TopicPartition(topic, 0, 0)])
+        partitions = consumer.list_topics(topic, 10).topics[topic].partitions
+        consumer.assign([TopicPartition(topic, number, 0) for number in partitions])
         records: list[Record] = []
         deadline = time.monotonic() + timeout_seconds
         while len(records) < count and time.monotonic() < deadline:
@@ -140,6 +160,18 @@ class World:
         consumer.close()
         assert len(records) >= count, f"{len(records)} of {count} records in {topic} within {timeout_seconds} s"
         return records
+
+    def wait_until_owned(self, topic: str, *, timeout_seconds: float = 60.0) -> None:
+        """Return once members of the group own partitions of a topic."""
+        group = f"{self.topic}-group"
+        admin = AdminClient({"bootstrap.servers": self.bootstrap})
+        owned: set[str] = set()
+        deadline = time.monotonic() + timeout_seconds
+        while topic not in owned:
+            assert time.monotonic() < deadline, f"nobody owns a partition of {topic}"
+            members = admin.describe_consumer_groups([group])[group].result(10).members
+            owned = {each.topic for member in members for each in member.assignment.topic_partitions}
+            time.sleep(0.1)
 
     def committed(self) -> int:
         """Return the sum of the group's committed offsets."""

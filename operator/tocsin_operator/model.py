@@ -12,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from tocsin_core.errors import TocsinError
+from tocsin_core.retry import build_tiers
 
 GROUP = "tocsin.dev"
 VERSION = "v1alpha1"
@@ -148,6 +149,7 @@ class DeliverySpec(Spec, frozen=True):
     """How long a notification is worth trying, and where it goes when it is not."""
 
     max_attempts: int = 5
+    ordering: Literal["Relaxed", "Strict"] = "Relaxed"
     ttl_seconds: int = 86_400
     dead_letter_topic: str | None = None
 
@@ -198,6 +200,11 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     def dead_letter_topic(self) -> str:
         """Return the dead-letter topic: the one named, else `<topic>.dlq`."""
         return self.spec.delivery.dead_letter_topic or f"{self.spec.kafka.topic.name}.dlq"
+
+    @property
+    def retry_topics(self) -> tuple[str, ...]:
+        """Return the retry topics: `<topic>.retry.10s` and its siblings."""
+        return tuple(tier.topic for tier in build_tiers(self.spec.kafka.topic.name))
 
 
 def parse_pipeline(body: Any) -> Pipeline:

@@ -7,7 +7,7 @@ nothing that changes by itself (no counts of restarts, no ages): a status is wri
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from tocsin_core.errors import (
@@ -73,6 +73,14 @@ def explain_kafka_failure(error: TocsinError, pipeline: Pipeline) -> Problem:
     advice = error.advice if isinstance(error, KafkaFailure) else ""
     message = f"topic {pipeline.spec.kafka.topic.name}: {error}"
     return Problem(reason, f"{message}; {advice}" if advice else message, is_blocking=reason == "TopicMissing")
+
+
+def explain_missing_retry_topics(names: Sequence[str], partitions: int) -> Problem:
+    """Return what it means that consumers have to do without these retry topics."""
+    listed = ", ".join(names)
+    fix = f"create them with {partitions} partitions and let the pipeline's user Describe, Read and Write them"
+    message = f"no retry topics {listed}, or no right to see them: retries hold up what is behind them; {fix}"
+    return Problem("RetryTopicsMissing", message)
 
 
 def _explain_image(pod: PodFacts, pipeline: Pipeline) -> Problem | None:

@@ -1,4 +1,4 @@
-"""The pipeline's topic and its dead-letter topic.
+"""The pipeline's topic, its retry topics and its dead-letter topic.
 
 Managed topics are created and grown, never shrunk and never deleted; External ones are only read. What to do is pure
 (`decide_topics`); `TopicKeeper` does it, remembers the outcome, and keeps a Kafka that does not answer from holding up
@@ -13,17 +13,18 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tocsin_core.admin import TopicFacts
-from tocsin_core.errors import TocsinError, TopicMissing
+from tocsin_core.errors import NotAuthorized, TocsinError, TopicMissing
+from tocsin_core.retry import RETRY_DELAYS_SECONDS
 from tocsin_operator.conditions import Claim
 from tocsin_operator.model import Pipeline
-from tocsin_operator.problems import Problem, explain_kafka_failure
+from tocsin_operator.problems import Problem, explain_kafka_failure, explain_missing_retry_topics
 
 DEFAULT_PARTITIONS = 12
 DEAD_LETTER_PARTITIONS = 3
 WEEK_MILLISECONDS = 7 * 86_400_000
 DEAD_LETTER_MILLISECONDS = 14 * 86_400_000  # time for people to find out, and to mend what broke
 DEFAULT_MAX_BYTES = 1_048_588
-HEADERS_MAX_BYTES = 65_536  # a dead letter is the original and the headers that say why
+HEADERS_MAX_BYTES = 65_536  # a dead letter or a retry record is the original and the headers that say why
 REPLICAS_FOR_TWO_ACKS = 3
 AGAIN_AFTER_SECONDS = 15.0
 FRESH_SECONDS = 600.0
@@ -56,6 +57,7 @@ class WantedTopic:
     partitions: int
     replication_factor: int | None
     config: dict[str, str]
+    may_grow: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,21 +85,23 @@ class _Known:
 
 
 def build_topics(pipeline: Pipeline) -> tuple[WantedTopic, ...]:
-    """Return the topics a pipeline wants managed, the dead-letter topic last; none where they are External."""
+    """Return the topics a pipeline wants managed, the dead-letter topic last; none where they are External.
+
+    The retry topics have as many partitions as the topic: a record waits in the partition of its own number.
+    """
     topic = pipeline.spec.kafka.topic
     if topic.management == "External":
         return ()
     partitions = topic.partitions or DEFAULT_PARTITIONS
-    config = _build_config(pipeline)
-    dead_letters = {
-        **config,
-        "retention.ms": _longer(config["retention.ms"], DEAD_LETTER_MILLISECONDS),
-        "max.message.bytes": str(int(config.get("max.message.bytes", DEFAULT_MAX_BYTES)) + HEADERS_MAX_BYTES),
-    }
     few = min(partitions, DEAD_LETTER_PARTITIONS)
+    config = _build_config(pipeline)
+    longer = {**config, "max.message.bytes": str(_max_bytes(config) + HEADERS_MAX_BYTES)}
+    retries = {**longer, "retention.ms": _longer(config["retention.ms"], _live_milliseconds(pipeline))}
+    dead_letters = {**longer, "retention.ms": _longer(config["retention.ms"], DEAD_LETTER_MILLISECONDS)}
     return (
         WantedTopic(topic.name, partitions, topic.replication_factor, config),
-        WantedTopic(pipeline.dead_letter_topic, few, topic.replication_factor, dead_letters),
+        *(WantedTopic(name, partitions, topic.replication_factor, retries) for name in pipeline.retry_topics),
+        WantedTopic(pipeline.dead_letter_topic, few, topic.replication_factor, dead_letters, may_grow=False),
     )
 
 
@@ -191,17 +195,23 @@ class TopicKeeper:
 
 async def apply_topics(admin: TopicAdmin, pipeline: Pipeline) -> TopicReport:
     """Create and grow what is managed, and return what the pipeline's topic is like now. Raise what Kafka refuses."""
-    news = [
-        news
-        for wanted in build_topics(pipeline)
-        if (news := await _apply_topic(admin, wanted, may_grow=wanted.name == pipeline.spec.kafka.topic.name))
-    ]
+    news = [news for wanted in build_topics(pipeline) if (news := await _apply_topic(admin, wanted))]
     facts = await _describe(admin, pipeline.spec.kafka.topic.name, is_new=bool(news))
     await _describe(admin, pipeline.dead_letter_topic, is_new=bool(news))
-    return TopicReport(facts=facts, news=tuple(news))
+    missing = [name for name in pipeline.retry_topics if not await _is_there(admin, name, is_new=bool(news))]
+    problem = explain_missing_retry_topics(missing, facts.partitions) if missing else None
+    return TopicReport(facts=facts, problem=problem, news=tuple(news))
 
 
-async def _apply_topic(admin: TopicAdmin, wanted: WantedTopic, *, may_grow: bool) -> News | None:
+async def _is_there(admin: TopicAdmin, name: str, *, is_new: bool) -> bool:
+    try:
+        await _describe(admin, name, is_new=is_new)
+    except (TopicMissing, NotAuthorized):  # consumers go on without it
+        return False
+    return True
+
+
+async def _apply_topic(admin: TopicAdmin, wanted: WantedTopic) -> News | None:
     try:
         facts = await admin.describe_topic(wanted.name)
     except TopicMissing:
@@ -210,8 +220,8 @@ async def _apply_topic(admin: TopicAdmin, wanted: WantedTopic, *, may_grow: bool
             wanted.name, partitions=wanted.partitions, replication_factor=factor, config=wanted.config
         )
         return News("TopicCreated", f"created topic {wanted.name} with {wanted.partitions} partitions")
-    # Dead letters have no order worth more partitions: only the topic itself grows.
-    if not may_grow or facts.partitions >= wanted.partitions:
+    # Dead letters have no order worth more partitions.
+    if not wanted.may_grow or facts.partitions >= wanted.partitions:
         return None
     await admin.grow_topic(wanted.name, wanted.partitions)
     message = (
@@ -241,10 +251,18 @@ def _version(pipeline: Pipeline) -> Version:
 
 def _build_config(pipeline: Pipeline) -> dict[str, str]:
     topic = pipeline.spec.kafka.topic
-    ttl_milliseconds = pipeline.spec.delivery.ttl_seconds * 1000
     two_acks = {"min.insync.replicas": "2"} if (topic.replication_factor or 0) >= REPLICAS_FOR_TWO_ACKS else {}
     wished = topic.config.get("retention.ms", str(WEEK_MILLISECONDS))
-    return {**two_acks, **topic.config, "retention.ms": _longer(wished, ttl_milliseconds)}
+    return {**two_acks, **topic.config, "retention.ms": _longer(wished, pipeline.spec.delivery.ttl_seconds * 1000)}
+
+
+def _live_milliseconds(pipeline: Pipeline) -> int:
+    """Return how long a record may be of use in a retry topic: a notification's life, and one more wait to end it."""
+    return (pipeline.spec.delivery.ttl_seconds + max(RETRY_DELAYS_SECONDS)) * 1000
+
+
+def _max_bytes(config: dict[str, str]) -> int:
+    return int(config.get("max.message.bytes", DEFAULT_MAX_BYTES))
 
 
 def _longer(milliseconds: str, least: int) -> str:

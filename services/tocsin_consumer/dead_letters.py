@@ -1,7 +1,8 @@
 """Where a notification ends that cannot be delivered: the dead-letter topic.
 
 Key, value and headers are the original bytes, even where nobody could read them; what went wrong is told in further
-headers, so that a record can be replayed as if nothing had happened. An offset is only ever finished after the broker
+headers, so that a record can be replayed as if nothing had happened. One that went through retry topics is the record
+it was at first, and says where that stood. An offset is only ever finished after the broker
 has acknowledged its dead letter: while the topic is missing or the broker away, the offset waits and says why.
 """
 
@@ -13,8 +14,8 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from tocsin_core.message import Record
+from tocsin_core.retry_record import shorten
 
-MAX_ERROR_MESSAGE_BYTES = 1024
 REPLAY_COUNT = "dlq-replay-count"
 
 
@@ -24,6 +25,7 @@ class BurialReason(StrEnum):
     UNDECODABLE = "undecodable"
     USER_MISSING = "user_missing"
     UNKNOWN_CHANNEL = "unknown_channel"
+    MALFORMED_RETRY = "malformed_retry"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +74,10 @@ def build_headers(record: Record, burial: Burial, *, group: str) -> list[tuple[s
         "dlq-channel": burial.channel,
         "dlq-reason": burial.reason,
         "dlq-error-class": burial.error_class,
-        "dlq-error-message": _shorten(burial.error_message),
+        "dlq-error-message": shorten(burial.error_message),
         "dlq-attempts": str(burial.attempts),
         "dlq-first-failed-at": burial.first_failed_at.astimezone(UTC).isoformat(),
         "dlq-last-failed-at": burial.last_failed_at.astimezone(UTC).isoformat(),
         REPLAY_COUNT: (record.header(REPLAY_COUNT) or b"0").decode("ascii", "replace"),
     }
     return [(name, text.encode()) for name, text in texts.items()]
-
-
-def _shorten(text: str) -> str:
-    return text.encode(errors="replace")[:MAX_ERROR_MESSAGE_BYTES].decode(errors="ignore")

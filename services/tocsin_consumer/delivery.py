@@ -1,13 +1,13 @@
 """One attempt to deliver one notification on one channel, from "is it still worth it" to "what now".
 
-    expired? ──► recipient? ──► claim ──► send ──┬─ taken ──► delivered
-       │            │             │              └─ failed ─► again later, or dead letter
-       ▼            ▼             ▼
-    expired    dead letter   sent before: suppressed
+    expired? ──► its turn? ──► recipient? ──► claim ──► send ──┬─ taken ──► delivered
+       │            │             │             │              └─ failed ─► again at once, from a retry topic, or never
+       ▼            ▼             ▼             ▼
+    expired   waits behind   dead letter   sent before: suppressed
 
 `Deliverer.attempt` never waits for time to pass: it says how long to wait, and the lane parks. What is not the
-notification's fault (the directory, the claim store or the dead-letter topic is away) costs it no attempt: it waits
-until that is mended, and the log says what to mend.
+notification's fault (the provider, the directory, a store or a topic is away) costs it no attempt: it waits until that
+is mended, and the log says what to mend.
 """
 
 from __future__ import annotations
@@ -18,17 +18,22 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from tocsin_consumer import metrics
-from tocsin_consumer.channels.base import Channel, Envelope, PermanentFailure, SendFailed
+from tocsin_consumer.channels.base import Channel, Envelope, PermanentFailure, SendFailed, TemporaryFailure
 from tocsin_consumer.claims import Claims, ClaimsUnavailable, Held
 from tocsin_consumer.dead_letters import Burial, BurialReason, DeadLetters
+from tocsin_consumer.gate import Gate
 from tocsin_consumer.journey import Delivery, Reached
 from tocsin_consumer.metrics import Outcome
+from tocsin_consumer.order import OrderUnavailable
+from tocsin_consumer.retries import Retries
 from tocsin_consumer.sending import Sender
+from tocsin_consumer.steps import ENDED, SETTLED, Ended, Pause, Pending, Postponement, Settled, Step
 from tocsin_core.complaints import Complaints
 from tocsin_core.errors import KafkaFailure
 from tocsin_core.logging import get_logger
 from tocsin_core.message import Notification
-from tocsin_core.retry import Backoff, Retry, decide_retry
+from tocsin_core.retry import Backoff, Defer, GiveUp, Retry, Tier, choose_tier, decide_retry
+from tocsin_core.retry_record import Deferral
 from tocsin_core.users import DirectoryUnavailable, Profile, UserDirectory
 
 EVENTS = {
@@ -37,6 +42,8 @@ EVENTS = {
     Outcome.EXPIRED: "notification expired",
     Outcome.SUPPRESSED: "notification suppressed",
 }
+MAX_SPARED = 3
+"""After so many failures that cost it nothing, a delivery makes room: it may be the one that the provider chokes on."""
 BACKOFF = Backoff(first_seconds=0.5, max_seconds=30.0, max_retry_after_seconds=60.0)
 WAIT = Backoff(first_seconds=0.5, max_seconds=10.0)
 
@@ -55,21 +62,6 @@ class Policy:
     """How long an unknown recipient is waited for: a mounted ConfigMap reaches pods up to a minute or so apart."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Try again after so many seconds."""
-
-    seconds: float
-
-
-class Ended:
-    """The delivery has reached its end."""
-
-
-ENDED = Ended()
-Step = Pause | Burial | Ended
-
-
 class Deliverer:
     """Delivers through the pipeline's channels."""
 
@@ -80,6 +72,8 @@ class Deliverer:
         users: UserDirectory,
         claims: Claims,
         dead_letters: DeadLetters,
+        retries: Retries,
+        gate: Gate,
         policy: Policy,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         draw: Callable[[], float] = random.random,
@@ -87,35 +81,77 @@ class Deliverer:
         self._channels = channels
         self._users = users
         self._dead_letters = dead_letters
+        self._retries = retries
+        self._gate = gate
         self._policy = policy
         self._now = now
         self._draw = draw
         self._complaints = Complaints(_log.warning)
-        self._sender = Sender(claims, complaints=self._complaints)
+        self._sender = Sender(claims, complaints=self._complaints, on_answer=self._note)
 
     async def attempt(self, delivery: Delivery) -> float | None:
-        """Try once. Return None if the delivery has reached its end, else how many seconds to wait before the next."""
-        step = delivery.burial or await self._advance(delivery)
-        if isinstance(step, Burial):
-            delivery.burial = step
-            step = await self._bury(delivery, step)
+        """Try once. Return None if nothing is left to do here, else how many seconds to wait before the next."""
+        step = delivery.pending or await self._advance(delivery)
+        while not isinstance(step, Pause | Ended):
+            delivery.pending = step
+            step = await self._carry_out(delivery, step)
         return step.seconds if isinstance(step, Pause) else None
+
+    async def hand_over(self, delivery: Delivery) -> bool:
+        """Move on what a hand-over cannot wait for, and return whether that was possible in time for its next owner."""
+        if delivery.pending is not None:
+            return False
+        postponement = self._postpone_in_time(delivery, "handed over before its end")
+        if postponement is None:
+            return False
+        delivery.pending = postponement
+        return await self.attempt(delivery) is None
 
     async def _advance(self, delivery: Delivery) -> Step:
         notification = delivery.journey.notification
         if notification is None:
             raise RuntimeError("a record that nobody could read has only a burial")
-        if self._now() >= expires_at(notification, delivery.journey.accepted_at, self._policy.ttl_seconds):
-            return self._end(delivery, Outcome.EXPIRED)
+        if self._now() >= self._expires_at(delivery):
+            return self._settle(delivery, Outcome.EXPIRED)
         channel = self._channels.get(delivery.channel)
         if channel is None:
             known = ", ".join(self._channels)
             text = f"the pipeline has no channel {delivery.channel!r}; it has {known}"
             return self._build_burial(delivery, BurialReason.UNKNOWN_CHANNEL, "UnknownChannel", text)
+        if (step := self._leave_paused_channel(delivery)) or (step := await self._await_turn(delivery)):
+            return step
         profile = await self._find_profile(delivery, notification)
         if not isinstance(profile, Profile):
             return profile
         return await self._claim_and_send(delivery, channel, notification, profile)
+
+    async def _carry_out(self, delivery: Delivery, step: Pending) -> Step:
+        match step:
+            case Burial():
+                return await self._bury(delivery, step)
+            case Postponement():
+                return await self._move(delivery, step)
+            case Settled():
+                return await self._let_next_go(delivery)
+
+    def _leave_paused_channel(self, delivery: Delivery) -> Step | None:
+        """Return a move to a retry topic for what a hand-over waits for, on a channel where nothing can be sent."""
+        if delivery.journey.assignment.is_draining and self._gate.is_holding(delivery.slot):
+            return self._postpone_in_time(delivery, "handed over while its channel was paused")
+        return None
+
+    async def _await_turn(self, delivery: Delivery) -> Step | None:
+        try:
+            turn = await self._retries.ask_turn(delivery)
+        except OrderUnavailable as error:
+            return self._wait(delivery, "the order cannot be kept: nothing is sent", str(error))
+        match turn:
+            case Retry():
+                delivery.waited_seconds += turn.after_seconds
+                return Pause(turn.after_seconds)
+            case Defer():
+                return self._postpone(delivery, turn.tier, "follows an earlier notification")
+        return None
 
     async def _find_profile(self, delivery: Delivery, notification: Notification) -> Profile | Step:
         try:
@@ -143,13 +179,15 @@ class Deliverer:
             case Reached.FENCED:
                 return ENDED
             case Reached.SENT:
-                return self._end(delivery, Outcome.DELIVERED)
+                return self._settle(delivery, Outcome.DELIVERED)
         reason = "sent before" if result is Reached.SENT_BEFORE else "no device"
-        return self._end(delivery, Outcome.SUPPRESSED, reason=reason)
+        return self._settle(delivery, Outcome.SUPPRESSED, reason=reason)
 
     def _after_failure(self, delivery: Delivery, failure: SendFailed) -> Step:
         metrics.ATTEMPTS_FAILED.labels(delivery.channel).inc()
         delivery.first_failed_at = delivery.first_failed_at or self._now()
+        if isinstance(failure, TemporaryFailure) and failure.is_of_channel and self._gate.is_holding(delivery.slot):
+            return self._spare(delivery, failure)
         decision = decide_retry(
             attempts=delivery.attempts,
             max_attempts=self._policy.max_attempts,
@@ -157,16 +195,84 @@ class Deliverer:
             retry_after_seconds=failure.retry_after_seconds,
             random=self._draw(),
             backoff=self._policy.backoff,
+            tiers=self._retries.tiers,
         )
-        if isinstance(decision, Retry):
-            self._complaints.about("a send failed and is tried again", str(failure), **delivery.describe())
-            return Pause(decision.after_seconds)
-        reason = failure.reason if isinstance(failure, PermanentFailure) else decision.reason
-        return self._build_burial(delivery, reason, type(failure).__name__, str(failure))
+        match decision:
+            case Retry():
+                self._complaints.about("a send failed and is tried again", str(failure), **delivery.describe())
+                return Pause(decision.after_seconds)
+            case Defer():
+                return self._postpone(delivery, decision.tier, str(failure))
+            case GiveUp():
+                reason = failure.reason if isinstance(failure, PermanentFailure) else decision.reason
+                return self._build_burial(delivery, reason, type(failure).__name__, str(failure))
+
+    def _note(self, delivery: Delivery, failure: SendFailed | None, began_at: float) -> None:
+        notification = delivery.journey.notification
+        if notification is not None:
+            self._gate.note(delivery.slot, failure, notification_id=notification.id, began_at=began_at)
+
+    def _spare(self, delivery: Delivery, failure: SendFailed) -> Step:
+        """Let a failure cost nothing, because the whole channel fails; the gate says when the next may try."""
+        delivery.attempts -= 1
+        delivery.spared += 1
+        if delivery.spared >= MAX_SPARED and (step := self._postpone_in_time(delivery, str(failure))):
+            return step
+        return Pause(self._policy.backoff.delay_seconds(1, self._draw()))
+
+    def _postpone_in_time(self, delivery: Delivery, error: str) -> Postponement | None:
+        """Return a move to the retry topic that outlasts the channel's pause, if there is one that is worth it."""
+        tiers = self._retries.tiers
+        if not tiers:
+            return None
+        tier = choose_tier(tiers, at_least_seconds=self._gate.pause_seconds(delivery.slot))
+        step = self._build_postponement(delivery, tier, error)
+        return step if self._is_in_time(delivery, tier) else None
+
+    def _postpone(self, delivery: Delivery, tier: Tier, error: str) -> Step:
+        if not self._is_in_time(delivery, tier):
+            return self._settle(delivery, Outcome.EXPIRED, reason=f"before it could be tried again: {error}")
+        return self._build_postponement(delivery, tier, error)
+
+    def _is_in_time(self, delivery: Delivery, tier: Tier) -> bool:
+        return self._now() + timedelta(seconds=tier.delay_seconds) < self._expires_at(delivery)
+
+    def _build_postponement(self, delivery: Delivery, tier: Tier, error: str) -> Postponement:
+        deferral = Deferral(
+            channel=delivery.channel,
+            not_before_ms=int((self._now().timestamp() + tier.delay_seconds) * 1000),
+            attempts=delivery.attempts,
+            first_failed_at=delivery.first_failed_at,
+            last_error=error,
+        )
+        return Postponement(tier, deferral)
+
+    async def _move(self, delivery: Delivery, step: Postponement) -> Step:
+        try:
+            await self._retries.move(delivery, step, live_seconds=self._live_seconds(delivery))
+        except OrderUnavailable as error:
+            return self._wait(delivery, "the order cannot be kept: nothing is sent", str(error))
+        except KafkaFailure as error:
+            topic = step.tier.topic
+            if error.retriable:
+                return self._wait(delivery, "a retry record cannot be written yet", f"{topic}: {error}")
+            delivery.pending = None  # it stays here and is tried from its lane
+            self._complaints.about("a retry record cannot be written", f"{topic}: {error}", **delivery.describe())
+            return Pause(self._policy.backoff.delay_seconds(delivery.attempts, self._draw()))
+        fields = {"to": step.tier.topic, "reason": step.deferral.last_error}
+        _log.info("notification deferred", **delivery.describe(), **fields)
+        return ENDED
+
+    async def _let_next_go(self, delivery: Delivery) -> Step:
+        try:
+            await self._retries.leave(delivery)
+        except OrderUnavailable as error:
+            return self._wait(delivery, "the order cannot be kept: those that wait cannot be let go", str(error))
+        return ENDED
 
     async def _bury(self, delivery: Delivery, burial: Burial) -> Step:
         try:
-            await self._dead_letters.bury(delivery.journey.record, burial)
+            await self._dead_letters.bury(delivery.journey.origin, burial)
         except KafkaFailure as error:
             return self._wait(
                 delivery,
@@ -174,7 +280,7 @@ class Deliverer:
                 f"{self._dead_letters.topic}: {error}",
                 advice=error.advice or f"check that the topic {self._dead_letters.topic} exists and may be written",
             )
-        return self._end(
+        return self._settle(
             delivery,
             Outcome.DEAD_LETTERED,
             reason=burial.reason,
@@ -200,14 +306,24 @@ class Deliverer:
         )
 
     def _wrap(self, delivery: Delivery, notification: Notification, profile: Profile) -> Envelope:
-        journey = delivery.journey
-        record = journey.record
-        return Envelope(notification, profile, journey.trace_id, record.topic, record.partition, record.offset)
+        journey, origin = delivery.journey, delivery.journey.origin
+        return Envelope(notification, profile, journey.trace_id, origin.topic, origin.partition, origin.offset)
 
-    def _end(self, delivery: Delivery, outcome: Outcome, **fields: str) -> Ended:
+    def _settle(self, delivery: Delivery, outcome: Outcome, **fields: str) -> Step:
         metrics.DELIVERIES.labels(delivery.channel, outcome.value).inc()
         _log.info(EVENTS[outcome], **delivery.describe(), **fields)
-        return ENDED
+        # What was delivered has asked whether others wait for it; another end is rare, and may come before it asks.
+        has_followers = delivery.is_queued or outcome is not Outcome.DELIVERED
+        return SETTLED if self._retries.is_strict and has_followers else ENDED
+
+    def _expires_at(self, delivery: Delivery) -> datetime:
+        notification, accepted_at = delivery.journey.notification, delivery.journey.accepted_at
+        if notification is None:
+            return datetime.max.replace(tzinfo=UTC)
+        return expires_at(notification, accepted_at, self._policy.ttl_seconds)
+
+    def _live_seconds(self, delivery: Delivery) -> float:
+        return (self._expires_at(delivery) - self._now()).total_seconds()
 
 
 def expires_at(notification: Notification, accepted_at: datetime, ttl_seconds: int) -> datetime:

@@ -10,7 +10,7 @@ cursor, finishes what lies below, and tells the poll thread, which commits and f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -84,6 +84,7 @@ class Engine:
         bounds: Bounds,
         reader: StretchReader,
         gate: Gate | None = None,
+        retry_topics: Collection[str] = (),
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._deliverer = deliverer
@@ -92,6 +93,7 @@ class Engine:
         self._max_attempts = max_attempts
         self._bounds = bounds
         self._reader = reader
+        self._retry_topics = frozenset(retry_topics)
         self._now = now
         self._partitions: dict[Assignment, Partition] = {}
         self._drains: dict[Assignment, asyncio.Event] = {}
@@ -126,6 +128,10 @@ class Engine:
                 self._feed(partition, record, record_bytes)
                 self._touched |= dict.fromkeys(partition.cursors.values())
         self._move_on()
+
+    def is_waiting(self, channel: str) -> bool:
+        """Return whether a delivery of the channel could start, were there a slot and an open gate."""
+        return self._lanes.is_waiting(channel)
 
     def pump(self) -> None:
         """Start what may start now: a gate has opened."""
@@ -201,13 +207,17 @@ class Engine:
         ]
         if not hungry:
             return
-        plan = plan_record(record, channels=self._channels, now=self._now())
+        plan = self._plan(record)
         journey = build_journey(partition.assignment, record, record_bytes, plan)
         for cursor in hungry:
             if self._bounds.is_full(cursor, len(self._partitions)):
                 cursor.is_detached = True
             else:
                 self._give(cursor, journey, plan)
+
+    def _plan(self, record: Record) -> Plan:
+        is_retry = record.topic in self._retry_topics
+        return plan_record(record, channels=self._channels, now=self._now(), is_retry=is_retry)
 
     def _give(self, cursor: Cursor, journey: Journey, plan: Plan) -> None:
         offset = journey.record.offset
@@ -216,7 +226,7 @@ class Engine:
         if not channels and not cursor.backlog:
             cursor.tracker.skip(offset)
         else:
-            cursor.hold(build_leg(cursor, journey, channels, plan.burial))
+            cursor.hold(build_leg(cursor, journey, channels, plan))
 
     def _admit(self, cursor: Cursor) -> None:
         while cursor.backlog and self._may_admit(cursor, cursor.backlog[0]):
@@ -298,7 +308,7 @@ class Engine:
 
     def _catch_up(self, partition: Partition, cursor: Cursor, stretch: Stretch) -> None:
         for record in stretch.records:
-            plan = plan_record(record, channels=self._channels, now=self._now())
+            plan = self._plan(record)
             self._give(cursor, build_journey(cursor.assignment, record, size_bytes(record), plan), plan)
         cursor.next_offset = max(cursor.next_offset, stretch.next_offset)
         cursor.is_detached = cursor.next_offset < partition.next_offset
@@ -322,8 +332,10 @@ class Engine:
         pause_seconds = await self._deliverer.attempt(delivery)
         if pause_seconds is None or delivery.leg.journey.assignment not in self._drains:
             return pause_seconds
-        # A hand-over has a deadline: what is left of it is shared among the attempts that are left.
         remaining_seconds = max(0.0, self._drain_deadline - asyncio.get_running_loop().time())
+        if pause_seconds >= remaining_seconds and await self._deliverer.hand_over(delivery):
+            return None
+        # A hand-over has a deadline: what is left of it is shared among the attempts that are left.
         return min(pause_seconds, remaining_seconds / max(1, self._max_attempts - delivery.attempts + 1))
 
     def _ended(self, delivery: Delivery) -> None:

@@ -14,8 +14,8 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tocsin_consumer.channels.base import PermanentFailure
-from tocsin_consumer.dead_letters import Burial
 from tocsin_consumer.planning import Plan
+from tocsin_consumer.steps import Pending
 from tocsin_core.assignment import Assignment
 from tocsin_core.message import Notification, Record
 
@@ -42,6 +42,13 @@ class Journey:
     trace_id: str | None
     accepted_at: datetime
     not_before: datetime | None = None
+    before_retries: Record | None = None
+    """What the record was before it went through retry topics; None if it did not."""
+
+    @property
+    def origin(self) -> Record:
+        """Return the record as it was produced, with the offset that it had then."""
+        return self.before_retries or self.record
 
 
 @dataclass(slots=True, eq=False)
@@ -78,7 +85,7 @@ class Effect:
 
 @dataclass(slots=True, eq=False)
 class Delivery:
-    """One notification on one channel: what a lane holds. A dead letter that has been decided on waits in `burial`."""
+    """One notification on one channel: what a lane holds. What was decided and could not be done waits in `pending`."""
 
     leg: Leg
     channel: str
@@ -86,9 +93,15 @@ class Delivery:
     lane: LaneKey
     attempts: int = 0
     waits: int = 0
+    spared: int = 0
+    """How often it failed while its channel was paused or on probation, which costs no attempt."""
+    waited_seconds: float = 0.0
+    """How long its lane has waited for an earlier delivery's end."""
+    is_queued: bool = False
+    """Whether later ones wait until it has ended."""
     started_at: float | None = None
     first_failed_at: datetime | None = None
-    burial: Burial | None = None
+    pending: Pending | None = None
     effects: dict[str, Effect] = field(default_factory=dict)
     """By device, since it was first tried."""
 
@@ -99,15 +112,15 @@ class Delivery:
 
     def describe(self) -> dict[str, Any]:
         """Return the fields that every log line about this delivery carries."""
-        journey = self.leg.journey
+        journey, origin = self.leg.journey, self.leg.journey.origin
         return {
             "notification_id": journey.notification.id if journey.notification else None,
             "channel": self.channel,
             "attempts": self.attempts,
             "trace_id": journey.trace_id,
-            "topic": journey.record.topic,
-            "partition": journey.record.partition,
-            "offset": journey.record.offset,
+            "topic": origin.topic,
+            "partition": origin.partition,
+            "offset": origin.offset,
         }
 
 
@@ -121,10 +134,11 @@ def build_journey(assignment: Assignment, record: Record, record_bytes: int, pla
         trace_id=plan.trace_id,
         accepted_at=plan.accepted_at,
         not_before=plan.not_before,
+        before_retries=plan.origin,
     )
 
 
-def build_leg(cursor: Cursor, journey: Journey, channels: Sequence[str], burial: Burial | None) -> Leg:
+def build_leg(cursor: Cursor, journey: Journey, channels: Sequence[str], plan: Plan) -> Leg:
     """Return what a journey is for a cursor: a delivery on each of these channels, or one burial."""
     leg = Leg(journey, cursor, remaining=len(channels))
     notification, key = journey.notification, journey.record.key
@@ -132,6 +146,17 @@ def build_leg(cursor: Cursor, journey: Journey, channels: Sequence[str], burial:
         key = notification.to_id.encode() if notification else b""
     epoch = journey.assignment.epoch
     leg.deliveries = tuple(
-        [Delivery(leg, name, cursor.channel, LaneKey(epoch, key, name), burial=burial) for name in channels]
+        [
+            Delivery(
+                leg,
+                name,
+                cursor.channel,
+                LaneKey(epoch, key, name),
+                attempts=plan.attempts,
+                first_failed_at=plan.first_failed_at,
+                pending=plan.burial,
+            )
+            for name in channels
+        ]
     )
     return leg

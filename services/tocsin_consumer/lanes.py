@@ -58,8 +58,12 @@ class Gate(Protocol):
         """Return whether the channel may start one more delivery."""
         ...
 
-    def note_start(self, channel: str) -> None:
+    def note_start(self, channel: str, item: object) -> None:
         """Take note that a delivery starts because the gate admitted it."""
+        ...
+
+    def note_stop(self, channel: str, item: object) -> None:
+        """Take note that a delivery has stopped, however it went."""
         ...
 
 
@@ -71,7 +75,10 @@ class OpenGate:
         del channel
         return True
 
-    def note_start(self, channel: str) -> None:
+    def note_start(self, channel: str, item: object) -> None:
+        """Forget."""
+
+    def note_stop(self, channel: str, item: object) -> None:
         """Forget."""
 
 
@@ -127,6 +134,10 @@ class Lanes(Generic[T]):
         """Return how many deliveries a lane holds."""
         lane = self._lanes.get(key)
         return len(lane.items) if lane else 0
+
+    def is_waiting(self, channel: str) -> bool:
+        """Return whether a lane of the channel waits for a slot or for its gate."""
+        return bool(self._ready[channel])
 
     def push(self, item: T) -> None:
         """Put a delivery at the end of its lane."""
@@ -190,7 +201,7 @@ class Lanes(Generic[T]):
 
     def _launch(self, lane: Lane[T], channel: str, *, is_urgent: bool) -> None:
         if not is_urgent:
-            self._gate.note_start(channel)
+            self._gate.note_start(channel, lane.items[0])
         self._slots.take(channel)
         lane.state = State.RUNNING
         task = asyncio.get_running_loop().create_task(self._run(lane, channel))
@@ -207,6 +218,7 @@ class Lanes(Generic[T]):
             pause_seconds = DEFECT_PAUSE_SECONDS
         finally:
             self._slots.release(channel)
+            self._gate.note_stop(channel, lane.items[0])
         if pause_seconds is None:
             item = lane.items.popleft()
             self._move_on(lane)

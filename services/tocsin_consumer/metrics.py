@@ -38,6 +38,16 @@ UNCLAIMED_SENDS = Counter(
     "Sends made without a claim while the store was away, on channels whose repeats are harmless, by channel",
     ["channel"],
 )
+DEFERRALS = Counter(
+    "tocsin_delivery_deferrals_total", "Deliveries moved to a retry topic, by channel and delay", ["channel", "delay"]
+)
+BREAKER_STATE = Gauge(
+    "tocsin_breaker_state", "Whether a channel is let through (0), on probation (1) or paused (2)", ["channel"]
+)
+THROTTLED_SECONDS = Counter(
+    "tocsin_consumer_throttled_seconds_total",
+    "Seconds in which a provider, by a throttle or by being down, held back a channel that had work",
+)
 PROCESSED = Counter("tocsin_consumer_processed_total", "Records that reached an end on every channel")
 BUSY_SLOT_SECONDS = Counter("tocsin_consumer_busy_slot_seconds_total", "Seconds spent sending, summed over all slots")
 IN_FLIGHT = Gauge("tocsin_consumer_in_flight", "Sends in flight")

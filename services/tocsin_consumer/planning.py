@@ -7,14 +7,15 @@ letters, and nothing that ingestion accepted is passed over in silence.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from tocsin_consumer.dead_letters import Burial, BurialReason
 from tocsin_core.codec import accepted_at_of, decode, trace_id_of
 from tocsin_core.commits import NO_CHANNEL
-from tocsin_core.errors import MessageError
+from tocsin_core.errors import MessageError, RetryRecordError, TocsinError
 from tocsin_core.message import Notification, Record
+from tocsin_core.retry_record import parse_retry_record
 
 REPLAY_CHANNEL = "replay-channel"
 """The header that confines a replayed dead letter to the channel it died on."""
@@ -24,27 +25,63 @@ REPLAY_CHANNEL = "replay-channel"
 class Plan:
     """What is to be done about one record."""
 
+    origin: Record
+    """The record itself, or the one that a record of a retry topic was before."""
     notification: Notification | None
     trace_id: str | None
     accepted_at: datetime
     channels: Mapping[str, Sequence[str]]
     """The channels to deliver on, by the cursor under which they count; a cursor that is missing has nothing to do."""
     not_before: datetime | None = None
+    attempts: int = 0
+    first_failed_at: datetime | None = None
     burial: Burial | None = None
     """Why there is nothing to deliver: the record itself is a dead letter."""
 
 
-def plan_record(record: Record, *, channels: Sequence[str], now: datetime) -> Plan:
-    """Return the plan for a record in a pipeline that has these channels."""
-    trace_id = trace_id_of(record.header("traceparent"))
-    accepted_at = accepted_at_of(record, now=now)
+def plan_record(record: Record, *, channels: Sequence[str], now: datetime, is_retry: bool = False) -> Plan:
+    """Return the plan for a record in a pipeline that has these channels; `is_retry` if it comes from a retry topic."""
+    if not is_retry:
+        return _plan_origin(record, channels=channels, now=now)
+    try:
+        deferred = parse_retry_record(record)
+    except RetryRecordError as error:
+        return _plan_burial(record, BurialReason.MALFORMED_RETRY, error, now)
+    deferral = deferred.deferral
+    plan = _plan_origin(deferred.origin, channels=channels, now=now)
+    if plan.burial is not None:
+        return plan
+    return replace(
+        plan,
+        channels=_assign_cursors([deferral.channel], channels),
+        not_before=datetime.fromtimestamp(deferral.not_before_ms / 1000, UTC),
+        attempts=deferral.attempts,
+        first_failed_at=deferral.first_failed_at,
+    )
+
+
+def _plan_origin(record: Record, *, channels: Sequence[str], now: datetime) -> Plan:
     try:
         notification = decode(record.value)
     except MessageError as error:
-        burial = _build_burial(error, now)
-        return Plan(None, trace_id, accepted_at, {NO_CHANNEL: ("",)}, burial=burial)
+        return _plan_burial(record, BurialReason.UNDECODABLE, error, now)
     wanted = _find_replayed(record) or notification.channels or channels
-    return Plan(notification, trace_id, accepted_at, _assign_cursors(wanted, channels))
+    trace_id = trace_id_of(record.header("traceparent"))
+    return Plan(record, notification, trace_id, accepted_at_of(record, now=now), _assign_cursors(wanted, channels))
+
+
+def _plan_burial(record: Record, reason: BurialReason, error: TocsinError, now: datetime) -> Plan:
+    trace_id = trace_id_of(record.header("traceparent"))
+    burial = Burial(
+        reason=reason,
+        error_class=type(error).__name__,
+        error_message=str(error),
+        channel="",
+        attempts=0,
+        first_failed_at=now,
+        last_failed_at=now,
+    )
+    return Plan(record, None, trace_id, accepted_at_of(record, now=now), {NO_CHANNEL: ("",)}, burial=burial)
 
 
 def _find_replayed(record: Record) -> list[str]:
@@ -56,15 +93,3 @@ def _assign_cursors(wanted: Sequence[str], channels: Sequence[str]) -> dict[str,
     plan: dict[str, Sequence[str]] = {name: (name,) for name in wanted if name in channels}
     unknown = tuple(dict.fromkeys(name for name in wanted if name not in channels))
     return {**plan, NO_CHANNEL: unknown} if unknown else plan
-
-
-def _build_burial(error: MessageError, now: datetime) -> Burial:
-    return Burial(
-        reason=BurialReason.UNDECODABLE,
-        error_class=type(error).__name__,
-        error_message=str(error),
-        channel="",
-        attempts=0,
-        first_failed_at=now,
-        last_failed_at=now,
-    )

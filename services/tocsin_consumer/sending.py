@@ -34,9 +34,20 @@ Result = Reached | Held | ClaimsUnavailable | SendFailed
 class Sender:
     """Sends what may be sent, once."""
 
-    def __init__(self, claims: Claims, *, complaints: Complaints, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock` must be the one that the claims' `holds_until` is told on."""
+    def __init__(
+        self,
+        claims: Claims,
+        *,
+        complaints: Complaints,
+        clock: Callable[[], float] = time.monotonic,
+        on_answer: Callable[[Delivery, SendFailed | None, float], None] = lambda *_: None,
+    ) -> None:
+        """`clock` must be the one that the claims' `holds_until` is told on.
+
+        `on_answer` is told how each send went, and when on that clock it began.
+        """
         self._claims = claims
+        self._on_answer = on_answer
         self._complaints = complaints
         self._clock = clock
 
@@ -132,6 +143,12 @@ class Sender:
         return effect.end
 
     async def _hand_over(self, delivery: Delivery, channel: Channel, envelope: Envelope) -> SendFailed | None:
+        began_at = self._clock()
+        failure = await self._try(delivery, channel, envelope)
+        self._on_answer(delivery, failure, began_at)
+        return failure
+
+    async def _try(self, delivery: Delivery, channel: Channel, envelope: Envelope) -> SendFailed | None:
         began = time.perf_counter()
         try:
             async with asyncio.timeout(channel.timeout_seconds):
@@ -142,7 +159,7 @@ class Sender:
             return TemporaryFailure(f"no answer within {channel.timeout_seconds:g} s", is_uncertain=True)
         except Exception as error:  # noqa: BLE001 - a channel's defect ends in the dead-letter topic, not in a loop
             _log.exception("a channel broke: this is a defect", **delivery.describe())
-            return TemporaryFailure(f"{type(error).__name__}: {error}", is_uncertain=True)
+            return TemporaryFailure(f"{type(error).__name__}: {error}", is_uncertain=True, is_of_channel=False)
         finally:
             metrics.SEND_SECONDS.labels(delivery.channel).observe(time.perf_counter() - began)
         return None

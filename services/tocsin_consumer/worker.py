@@ -14,8 +14,12 @@ from tocsin_consumer.claims import Claims, NoClaims
 from tocsin_consumer.dead_letters import DeadLetters
 from tocsin_consumer.delivery import Deliverer, Policy
 from tocsin_consumer.engine import Bounds, Engine
+from tocsin_consumer.gate import Gate
+from tocsin_consumer.order import Order, Relaxed, Strict
 from tocsin_consumer.pace import Pace
 from tocsin_consumer.redis_claims import RedisClaims
+from tocsin_consumer.retries import Retries
+from tocsin_consumer.retry_topics import RetryTopics
 from tocsin_consumer.slots import Slots
 from tocsin_core import lifecycle
 from tocsin_core.admin import KafkaAdmin
@@ -31,6 +35,7 @@ from tocsin_core.users import FileUserDirectory
 
 ACCOUNT_INTERVAL_SECONDS = 0.5
 PRODUCER_CLOSE_SECONDS = 5.0
+SPARE_CONNECTIONS = 8
 HELD_PER_SLOT = 50
 MIN_HELD_RECORDS = 1_000
 MAX_HELD_RECORDS = 50_000
@@ -70,7 +75,10 @@ class Worker:
         self._producer = RecordProducer(
             settings.kafka.model_copy(update={"producer_return_successes": True}), client_id=client_id
         )
+        self._retry_topics = RetryTopics(self._producer, settings.retry_tiers)
+        self._order = build_order(settings)
         names = list(self._channels)
+        self._gate = Gate(names)
         bounds = build_bounds(settings)
         self._reader = RangeReader(settings.kafka, client_id=f"{client_id}-catch-up")
         self._slots = Slots(
@@ -91,7 +99,10 @@ class Worker:
             max_attempts=settings.delivery.max_attempts,
             bounds=bounds,
             reader=self._reader,
+            gate=self._gate,
+            retry_topics=[tier.topic for tier in settings.retry_tiers],
         )
+        self._gate.on_opened = self._engine.pump
         self._consumer = RecordConsumer(
             settings.kafka,
             self._engine,
@@ -99,7 +110,9 @@ class Worker:
             drain_seconds=settings.consumer.drain_seconds,
             max_held_records=bounds.max_held_records,
             max_held_bytes=bounds.max_held_bytes,
+            on_refused=self._retry_topics.refuse,
         )
+        self._retry_topics.on_change = self._consumer.read_also
         self.health = HealthServer(settings.health, check_ready=self._check_ready, check_alive=self._check_alive)
 
     def describe(self) -> dict[str, object]:
@@ -109,6 +122,8 @@ class Worker:
             "group": self._settings.kafka.consumer_group,
             "channels": list(self._channels),
             "concurrency": self._settings.consumer.concurrency,
+            "ordering": self._settings.delivery.ordering,
+            "retry_topics": [tier.topic for tier in self._settings.retry_tiers],
             "dead_letter_topic": self._settings.dead_letter_topic,
             "has_claims": self._settings.redis is not None,
             "health_port": self.health.port,
@@ -122,12 +137,16 @@ class Worker:
         await self.health.start()
         closing.push_async_callback(self.health.stop)
         closing.push_async_callback(self._claims.close)
+        closing.push_async_callback(self._order.close)
         await self._claims.start()
         for channel in self._channels.values():
             closing.push_async_callback(channel.close)
         await self._producer.start()
         closing.push_async_callback(self._producer.close, PRODUCER_CLOSE_SECONDS)
         closing.push_async_callback(self._reader.close)
+        await self._retry_topics.start()
+        closing.push_async_callback(self._retry_topics.close)
+        closing.callback(self._gate.close)
         closing.push_async_callback(self._engine.close)
         accounting = asyncio.create_task(self._account(), name="account-busy-time")
         closing.callback(accounting.cancel)
@@ -166,6 +185,8 @@ class Worker:
             dead_letters=DeadLetters(
                 self._producer, topic=settings.dead_letter_topic, group=settings.kafka.consumer_group
             ),
+            retries=Retries(self._retry_topics, self._order),
+            gate=self._gate,
             policy=Policy(max_attempts=settings.delivery.max_attempts, ttl_seconds=settings.delivery.ttl_seconds),
         )
 
@@ -173,6 +194,7 @@ class Worker:
         while True:
             await asyncio.sleep(ACCOUNT_INTERVAL_SECONDS)
             self._slots.account()
+            self._gate.account(self._engine.is_waiting)
 
     def _check_ready(self) -> str:
         trouble = self._consumer.trouble
@@ -207,6 +229,15 @@ def build_claims(settings: Settings) -> Claims:
         keep_seconds=settings.delivery.ttl_seconds,
         is_new=lambda: observe_newness(settings.kafka),
     )
+
+
+def build_order(settings: Settings) -> Order:
+    """Return the order that the pipeline asks for: kept in its Redis, or none."""
+    if settings.redis is None or settings.delivery.ordering == "Relaxed":
+        return Relaxed()
+    pipeline = f"{settings.pipeline.namespace}/{settings.pipeline.name}"
+    max_connections = settings.consumer.concurrency + SPARE_CONNECTIONS
+    return Strict(settings.redis, pipeline=pipeline, max_connections=max_connections)
 
 
 async def observe_newness(kafka: KafkaSettings) -> bool:

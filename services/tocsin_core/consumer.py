@@ -66,15 +66,16 @@ class RecordConsumer:
         drain_seconds: float,
         max_held_records: int,
         max_held_bytes: int,
-        topics: Sequence[str] = (),
         group_protocol: Literal["auto", "consumer", "classic"] = "auto",
+        on_refused: Callable[[str, KafkaFailure], None] = lambda _topic, _failure: None,
     ) -> None:
-        """Prepare a member that reads `topics`, by default the pipeline's own.
+        """Prepare a member that reads the pipeline's topic; its partitions share the bounds on held records and bytes.
 
-        Its partitions share the bounds on held records and bytes equally.
+        `on_refused` is called on the event loop for each further topic that cannot be read.
         """
         self._settings = settings
-        self._topics = list(topics) or [settings.topic]
+        self._topics = self._wanted_topics = [settings.topic]
+        self._on_refused = on_refused
         self._sink = sink
         self._client_id = client_id
         self._drain_seconds = drain_seconds
@@ -112,6 +113,13 @@ class RecordConsumer:
         self._is_stopping.set()
         if self.ended is not None:
             await self.ended
+
+    def read_also(self, topics: Sequence[str]) -> None:
+        """Read these topics as well, instead of those named before. One that is not there keeps a group from working.
+
+        Under KIP-848 a broker turns a member away that subscribes to a topic it may not see.
+        """
+        self._wanted_topics = [self._settings.topic, *topics]
 
     @property
     def trouble(self) -> KafkaFailure | None:
@@ -154,12 +162,14 @@ class RecordConsumer:
         }
         try:
             consumer = Consumer({**config, **callbacks}, logger=logging.getLogger("tocsin.librdkafka"))
-            consumer.subscribe(
-                self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-            )
+            self._subscribe(consumer)
         except KafkaException as error:
             raise translate_exception(error) from error
         return consumer
+
+    def _subscribe(self, consumer: Consumer) -> None:
+        self._topics = self._wanted_topics
+        consumer.subscribe(self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
 
     def _run(self, consumer: Consumer) -> None:
         failure: Exception | None = None
@@ -198,6 +208,8 @@ class RecordConsumer:
         return self._open()
 
     def _poll(self, consumer: Consumer) -> None:
+        if self._topics != self._wanted_topics:
+            self._subscribe(consumer)
         # One record is waited for and the rest is taken along: a single consume(n) would wait for n of them.
         messages = consumer.consume(1, POLL_SECONDS)
         if messages:
@@ -218,7 +230,7 @@ class RecordConsumer:
     def _receive(self, message: Message) -> tuple[Assignment, Record] | None:
         error = message.error()
         if error is not None:
-            self._on_group_error(error)
+            self._on_record_error(message.topic(), error)
             return None
         record = read_message(message)
         assignment = self._assignments.get((record.topic, record.partition))
@@ -356,6 +368,12 @@ class RecordConsumer:
                 return
             self._complaints.about("a commit failed during a hand-over", reason, attempt=attempt)
             time.sleep(COMMIT_RETRY_SECONDS)
+
+    def _on_record_error(self, topic: str | None, error: KafkaError) -> None:
+        if topic is None or topic == self._settings.topic or error.fatal():
+            self._on_group_error(error)
+        else:
+            self._call_loop(self._on_refused, topic, translate_error(error))
 
     def _on_group_error(self, error: KafkaError) -> None:
         is_fatal = error.fatal() or error.code() == KafkaError._FATAL  # noqa: SLF001 - public, despite its name

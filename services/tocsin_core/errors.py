@@ -3,6 +3,7 @@
     TocsinError
     ├── SettingsError            a configuration value is missing, unknown or wrong; names the key and the fix
     ├── MessageError             bytes that are not a notification; what a dead letter calls `undecodable`
+    ├── RetryRecordError         a record of a retry topic that no consumer of ours wrote
     └── KafkaFailure             anything the broker or the way to it refused
         ├── KafkaUnavailable     nobody answers, or too late            (retriable)
         ├── QueueFull            the local queue holds all it may       (retriable)
@@ -32,6 +33,10 @@ class SettingsError(TocsinError):
 
 class MessageError(TocsinError):
     """These bytes are not a notification."""
+
+
+class RetryRecordError(TocsinError):
+    """This record of a retry topic is not one that a consumer wrote. The text says what is wrong with it."""
 
 
 class KafkaFailure(TocsinError):

@@ -42,6 +42,8 @@ POLL_STALE_SECONDS = 10.0
 TOPIC_MISSING_AFTER_MS = 3_000
 """How long a topic may be unknown (metadata spreads) before records for it fail as TopicMissing."""
 PURGE_SECONDS = 2.0
+METADATA_TIMEOUT_SECONDS = 5.0
+ANY_PARTITION = -1
 
 Headers = Sequence[tuple[str, bytes | None]]
 
@@ -100,10 +102,19 @@ class RecordProducer:
         self._thread = threading.Thread(target=self._poll_until_stopped, name="kafka-producer-poll", daemon=True)
         self._thread.start()
 
-    def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers = ()) -> asyncio.Future[Stored]:
+    def send(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers = (),
+        *,
+        partition: int | None = None,
+    ) -> asyncio.Future[Stored]:
         """Enqueue a record and return the future of its storage, which fails with a KafkaFailure within the deadline.
 
-        Raise QueueFull, RecordRejected or the producer's fatal KafkaFailure at once; then nothing was enqueued.
+        Without a `partition` the key chooses one. Raise QueueFull, RecordRejected or the producer's fatal KafkaFailure
+        at once; then nothing was enqueued.
         With `producer_return_successes: false` the future is done on return, and the record may still be lost.
         """
         if self._producer is None or self._loop is None:
@@ -113,7 +124,12 @@ class RecordProducer:
         pending = _Pending(self._loop.create_future(), time.monotonic())
         try:
             self._producer.produce(
-                topic, value, key, headers=list(headers), on_delivery=partial(self._on_delivery, pending)
+                topic,
+                value,
+                key,
+                ANY_PARTITION if partition is None else partition,
+                headers=list(headers),
+                on_delivery=partial(self._on_delivery, pending),
             )
         except BufferError as error:
             raise _queue_full(self._settings) from error
@@ -123,6 +139,19 @@ class RecordProducer:
         if not self._settings.producer_return_successes:
             pending.future.set_result(Stored(-1, -1))
         return pending.future
+
+    async def count_partitions(self, topic: str) -> int:
+        """Return how many partitions a topic has. Raise TopicMissing, NotAuthorized or another KafkaFailure."""
+        if self._producer is None:
+            raise KafkaUnavailable("the producer is not running", advice="start() it, or it is closed already")
+        try:
+            metadata = await asyncio.to_thread(self._producer.list_topics, topic, METADATA_TIMEOUT_SECONDS)
+        except KafkaException as error:
+            raise translate_exception(error) from error
+        found = metadata.topics[topic]
+        if found.error is not None:
+            raise translate_error(found.error)
+        return len(found.partitions)
 
     @property
     def in_flight(self) -> int:

@@ -26,6 +26,7 @@ from pydantic_settings import (
 )
 
 from tocsin_core.errors import SettingsError
+from tocsin_core.retry import RETRY_DELAYS_SECONDS, Tier, build_tiers
 
 ENV_PREFIX = "TOCSIN_"
 ENV_CONFIG_PATH = "TOCSIN_CONFIG"
@@ -38,6 +39,7 @@ def _split_commas(value: object) -> object:
 
 
 HostPort = Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^\s:,]+):[0-9]{1,5}$", max_length=270)]
+RetryDelay = Annotated[int, Field(ge=1, le=86_400)]
 Brokers = Annotated[list[HostPort], NoDecode, BeforeValidator(_split_commas), Field(min_length=1, max_length=16)]
 
 
@@ -202,6 +204,8 @@ class DeliverySettings(Section):
     """How long a notification is worth trying, and where it goes when it is not."""
 
     max_attempts: int = Field(default=5, ge=1, le=100)
+    ordering: Literal["Relaxed", "Strict"] = "Relaxed"
+    retry_delays_seconds: list[RetryDelay] = Field(default=list(RETRY_DELAYS_SECONDS), min_length=1, max_length=8)
     ttl_seconds: int = Field(default=86_400, ge=1, le=31_536_000)
     dead_letter_topic: str = Field(default="", max_length=249, pattern=r"^[a-zA-Z0-9._-]*$")
 
@@ -238,6 +242,17 @@ class Settings(BaseSettings):
     def dead_letter_topic(self) -> str:
         """Return the dead-letter topic: the one named, else `<topic>.dlq`."""
         return self.delivery.dead_letter_topic or f"{self.kafka.topic}.dlq"
+
+    @property
+    def retry_tiers(self) -> tuple[Tier, ...]:
+        """Return the retry topics and their delays, the shortest first."""
+        return build_tiers(self.kafka.topic, self.delivery.retry_delays_seconds)
+
+    @model_validator(mode="after")
+    def _strict_order_needs_a_memory(self) -> Self:
+        if self.delivery.ordering == "Strict" and self.redis is None:
+            raise ValueError("delivery.ordering Strict requires redis: write redis.url, or Relaxed")
+        return self
 
 
 def load_settings(path: Path | None = None) -> Settings:

@@ -26,14 +26,16 @@ def pipeline_of(name: str, **topic: Any) -> Pipeline:
     return parse_stored(prefix("spec.kafka.topic", {"name": name, **topic}))
 
 
-async def test_a_managed_topic_and_its_dead_letter_topic_are_made_with_their_configuration(
+async def test_a_managed_topic_and_those_derived_from_it_are_made_with_their_configuration(
     admin: KafkaAdmin, name: str
 ) -> None:
     report = await apply_topics(admin, pipeline_of(name, partitions=5, config={"retention.ms": "999999999"}))
     assert report.facts is not None
     assert report.facts.partitions == 5
     assert report.facts.config["retention.ms"] == "999999999"
-    assert [news.reason for news in report.news] == ["TopicCreated", "TopicCreated"]
+    assert [news.reason for news in report.news] == ["TopicCreated"] * 5
+    retries = await admin.describe_topic(f"{name}.retry.10s")
+    assert (retries.partitions, retries.config["retention.ms"]) == (5, "999999999")
     dead_letters = await admin.describe_topic(f"{name}.dlq")
     assert dead_letters.partitions == 3
     assert dead_letters.config["retention.ms"] == "1209600000"
@@ -47,8 +49,10 @@ async def test_looking_again_changes_nothing(admin: KafkaAdmin, name: str) -> No
 async def test_a_managed_topic_grows_and_never_shrinks(admin: KafkaAdmin, name: str) -> None:
     await apply_topics(admin, pipeline_of(name, partitions=2))
     grown = await apply_topics(admin, pipeline_of(name, partitions=6))
-    assert [news.reason for news in grown.news] == ["TopicGrown"]
+    assert [news.reason for news in grown.news] == ["TopicGrown"] * 4
     assert (await admin.describe_topic(name)).partitions == 6
+    assert (await admin.describe_topic(f"{name}.retry.10m")).partitions == 6
+    assert (await admin.describe_topic(f"{name}.dlq")).partitions == 2
     kept = await apply_topics(admin, pipeline_of(name, partitions=3))
     assert kept.news == ()
     assert (await admin.describe_topic(name)).partitions == 6
@@ -66,3 +70,16 @@ async def test_an_external_topic_without_its_dead_letter_topic_is_missing_that_o
 ) -> None:
     with pytest.raises(TopicMissing, match=r"dlq"):
         await apply_topics(admin, pipeline_of(topic, management="External"))
+
+
+async def test_an_external_topic_without_its_retry_topics_is_told_which_to_create_and_is_not_stopped(
+    admin: KafkaAdmin, topic: str
+) -> None:
+    await admin.create_topic(f"{topic}.dlq", partitions=1)
+    await admin.create_topic(f"{topic}.retry.1m", partitions=4)
+    report = await apply_topics(admin, pipeline_of(topic, management="External"))
+    assert report.facts is not None
+    assert report.problem is not None
+    assert (report.problem.reason, report.problem.is_blocking) == ("RetryTopicsMissing", False)
+    assert f"{topic}.retry.10s, {topic}.retry.10m" in report.problem.message
+    assert "with 4 partitions" in report.problem.message

@@ -48,7 +48,7 @@ EVERYTHING: Changes = {
             },
         ],
     },
-    "delivery": {"maxAttempts": 7, "ttlSeconds": 60, "deadLetterTopic": "graveyard"},
+    "delivery": {"maxAttempts": 7, "ordering": "Strict", "ttlSeconds": 60, "deadLetterTopic": "graveyard"},
     "logging": {"level": "debug", "rotationSize": 5, "rotationCount": 2},
 }
 
@@ -68,6 +68,8 @@ def test_the_smallest_pipeline_renders_settings_that_the_services_accept(
     assert settings.kafka.brokers == ["kafka:9092"]
     assert settings.kafka.consumer_group == "shop.orders"
     assert settings.dead_letter_topic == "orders.dlq"
+    assert tuple(tier.topic for tier in settings.retry_tiers) == parse_stored({}).retry_topics
+    assert settings.delivery.ordering == "Relaxed"
     assert settings.redis is None
     assert str(settings.users.file) == "/etc/tocsin/users/users.yaml"
 
@@ -91,6 +93,7 @@ def test_every_field_of_the_spec_reaches_the_settings(tmp_path: Path, monkeypatc
     assert (mail.host, mail.port, mail.security) == ("smtp.example.org", 587, "STARTTLS")
     assert str(mail.password_file) == "/etc/tocsin/channels/mail/password"
     assert (settings.delivery.max_attempts, settings.delivery.ttl_seconds) == (7, 60)
+    assert settings.delivery.ordering == "Strict"
     assert settings.dead_letter_topic == "graveyard"
     assert (settings.log.level, settings.log.rotation_size, settings.log.rotation_count) == ("debug", 5, 2)
 

@@ -3,99 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from collections.abc import Callable
+from datetime import datetime, timedelta
 
 import pytest
 
-from tocsin_consumer.channels.base import ONE_DEVICE, Envelope, PermanentFailure, SendFailed, TemporaryFailure
-from tocsin_consumer.claims import Claim, ClaimKey, ClaimsUnavailable, Done, Granted, Held
-from tocsin_consumer.cursor import Cursor
-from tocsin_consumer.dead_letters import DeadLetters
-from tocsin_consumer.delivery import Deliverer, Policy, expires_at
-from tocsin_consumer.journey import Delivery, Journey, LaneKey, Leg
-from tocsin_core.assignment import Assignment
+from stage import NOW, RECORD, Stage, StageChannel, build_deliverer, make_delivery
+from tocsin_consumer.channels.base import PermanentFailure, SendFailed, TemporaryFailure
+from tocsin_consumer.claims import ClaimsUnavailable, Done, Granted, Held
+from tocsin_consumer.delivery import Deliverer, expires_at
 from tocsin_core.errors import TopicMissing
-from tocsin_core.message import Notification, Record
-from tocsin_core.offsets import OffsetTracker
-from tocsin_core.retry import Backoff
-from tocsin_core.users import DirectoryUnavailable, Profile
-
-NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
-RECORD = Record("orders", 3, 7, 1_700_000_000_000, b"2", b"{}", (("traceparent", b"00"),))
-
-
-class Stage:
-    """What surrounds a deliverer: each attribute is what the next call meets."""
-
-    name = "hook"
-    timeout_seconds = 5.0
-    trouble = ""
-
-    def __init__(self) -> None:
-        self.failure: Exception | None = None
-        self.claim_answer: Claim | Exception = Granted("token")
-        self.profile: Profile | Exception | None = Profile(id="2")
-        self.topic_failure: Exception | None = None
-        self.sent: list[Envelope] = []
-        self.done: list[str] = []
-        self.released: list[bool] = []
-        self.buried: list[dict[str, bytes | None]] = []
-
-    async def send_notification(self, envelope: Envelope) -> None:
-        self.sent.append(envelope)
-        if self.failure is not None:
-            raise self.failure
-
-    async def find(self, _: str) -> Profile | None:
-        if isinstance(self.profile, Exception):
-            raise self.profile
-        return self.profile
-
-    async def claim(self, *_: Any, **__: Any) -> Claim:
-        if isinstance(self.claim_answer, Exception):
-            raise self.claim_answer
-        return self.claim_answer
-
-    async def mark_done(self, key: ClaimKey) -> None:
-        self.done.append(key.notification_id)
-
-    async def release(self, *_: Any, is_uncertain: bool) -> None:
-        self.released.append(is_uncertain)
-
-    async def start(self) -> None:
-        """Nothing to start."""
-
-    async def close(self) -> None:
-        """Nothing to close."""
-
-    async def store(self, headers: list[tuple[str, bytes | None]]) -> None:
-        if self.topic_failure is not None:
-            raise self.topic_failure
-        self.buried.append(dict(headers))
-
-
-class StageChannel:
-    name = "hook"
-    timeout_seconds = 5.0
-    repeats_are_harmless = False
-
-    def __init__(self, stage: Stage, devices: Sequence[str] = ONE_DEVICE) -> None:
-        self._devices = devices
-        self.send = stage.send_notification
-        self.close = stage.close
-
-    def devices(self, _: Profile) -> Sequence[str]:
-        return self._devices
-
-
-class StageTopic:
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
-
-    def send(self, _topic: str, _key: Any, _value: Any, headers: list[tuple[str, bytes | None]]) -> Any:
-        return self._stage.store(headers)
+from tocsin_core.message import Notification
+from tocsin_core.users import DirectoryUnavailable
 
 
 @pytest.fixture
@@ -104,37 +23,8 @@ def stage() -> Stage:
 
 
 @pytest.fixture
-def deliverer(stage: Stage) -> Deliverer:
-    return Deliverer(
-        channels={"hook": StageChannel(stage)},
-        users=stage,
-        claims=stage,
-        dead_letters=DeadLetters(StageTopic(stage), topic="orders.dlq", group="g"),
-        policy=Policy(
-            max_attempts=3,
-            ttl_seconds=3600,
-            backoff=Backoff(first_seconds=1.0, max_retry_after_seconds=60.0),
-            wait=Backoff(first_seconds=2.0),
-            user_grace_seconds=120.0,
-        ),
-        now=lambda: NOW,
-        draw=lambda: 0.0,
-    )
-
-
-def make_delivery(*, age_seconds: float = 0.0, channel: str = "hook", **fields: Any) -> Delivery:
-    notification = Notification(**{"id": "n1", "from_id": "1", "to_id": "2", "message": "hi"} | fields)
-    assignment = Assignment("orders", 3, 1)
-    journey = Journey(
-        assignment=assignment,
-        record=RECORD,
-        record_bytes=3,
-        notification=notification,
-        trace_id=None,
-        accepted_at=NOW - timedelta(seconds=age_seconds),
-    )
-    leg = Leg(journey, Cursor("hook", assignment, OffsetTracker()), remaining=1)
-    return Delivery(leg, channel=channel, slot="hook", lane=LaneKey(1, b"2", channel))
+async def deliverer(stage: Stage) -> Deliverer:
+    return (await build_deliverer(stage))[0]
 
 
 async def test_a_taken_notification_is_at_its_end_and_remembered(stage: Stage, deliverer: Deliverer) -> None:

@@ -31,6 +31,7 @@ class Courier:
         self.may_begin: Callable[[Parcel], bool] = lambda _: True
         self.closed: set[str] = set()
         self.started: list[str] = []
+        self.stopped: list[object] = []
         self.urgent: set[Parcel] = set()
         self._verdicts: dict[int, asyncio.Future[float | None]] = {}
         self.slots = Slots(concurrency, dict.fromkeys(channels, concurrency), clock=lambda: 0.0)
@@ -47,8 +48,11 @@ class Courier:
     def admits(self, channel: str) -> bool:
         return channel not in self.closed
 
-    def note_start(self, channel: str) -> None:
+    def note_start(self, channel: str, _: object) -> None:
         self.started.append(channel)
+
+    def note_stop(self, _: str, item: object) -> None:
+        self.stopped.append(item)
 
     def push(self, *parcels: Parcel) -> None:
         for parcel in parcels:
@@ -245,3 +249,26 @@ async def test_everything_ends_in_the_order_of_its_lane_whatever_fails_in_betwee
     await asyncio.wait_for(all_ended.wait(), 10)
     assert all(numbers == sorted(numbers) for numbers in order.values())
     await lanes.close()
+
+
+async def test_the_gate_is_told_when_a_delivery_stops_however_it_went() -> None:
+    courier = Courier()
+    first, second = Parcel("x", 1), Parcel("y", 2)
+    courier.push(first, second)
+    await settle()
+    await courier.finish(first)
+    await courier.finish(second, 60.0)
+    assert courier.stopped == [first, second]
+    await courier.lanes.close()
+
+
+async def test_a_channel_waits_while_a_lane_of_it_could_start() -> None:
+    courier = Courier(channels=("a", "b"))
+    courier.closed = {"a"}
+    courier.push(Parcel("x", 1))
+    assert courier.lanes.is_waiting("a")
+    assert not courier.lanes.is_waiting("b")
+    courier.closed.clear()
+    courier.lanes.pump()
+    assert not courier.lanes.is_waiting("a")
+    await courier.lanes.close()

@@ -25,10 +25,19 @@ def facts(*, replication_factor: int = 3, min_insync_replicas: int | None = 2, p
     return TopicFacts("orders", partitions, replication_factor, min_insync_replicas, {})
 
 
-def test_a_managed_topic_comes_with_its_dead_letter_topic() -> None:
-    topic, dead_letters = build_topics(pipeline_of())
-    assert (topic.name, topic.partitions, topic.replication_factor) == ("orders", 12, None)
-    assert (dead_letters.name, dead_letters.partitions) == ("orders.dlq", 3)
+def test_a_managed_topic_comes_with_its_retry_topics_and_its_dead_letter_topic() -> None:
+    topic, *retries, dead_letters = build_topics(pipeline_of(replicationFactor=3))
+    assert (topic.name, topic.partitions, topic.replication_factor) == ("orders", 12, 3)
+    assert [each.name for each in retries] == ["orders.retry.10s", "orders.retry.1m", "orders.retry.10m"]
+    assert {(each.partitions, each.replication_factor, each.may_grow) for each in retries} == {(12, 3, True)}
+    assert {each.config["min.insync.replicas"] for each in retries} == {"2"}
+    assert (dead_letters.name, dead_letters.partitions, dead_letters.may_grow) == ("orders.dlq", 3, False)
+
+
+def test_a_retry_record_is_kept_until_its_notification_has_expired() -> None:
+    ttl_seconds = 30 * 86_400
+    for retries in build_topics(pipeline_of(ttl_seconds=ttl_seconds))[1:-1]:
+        assert int(retries.config["retention.ms"]) == (ttl_seconds + 600) * 1000
 
 
 def test_an_external_topic_is_nobody_s_business() -> None:
@@ -58,9 +67,9 @@ def test_records_are_kept_at_least_as_long_as_notifications_live(
     assert kept == (kept_days if kept_days < 0 else kept_days * DAY_MILLISECONDS)
 
 
-def test_a_dead_letter_has_room_for_the_headers_that_say_why() -> None:
-    topic, dead_letters = build_topics(pipeline_of(config={"max.message.bytes": "2000000"}))
-    assert int(dead_letters.config["max.message.bytes"]) > int(topic.config["max.message.bytes"])
+def test_retry_records_and_dead_letters_have_room_for_the_headers_that_say_why() -> None:
+    topic, *others = build_topics(pipeline_of(config={"max.message.bytes": "2000000"}))
+    assert all(int(each.config["max.message.bytes"]) > int(topic.config["max.message.bytes"]) for each in others)
 
 
 @pytest.mark.parametrize(
@@ -171,5 +180,5 @@ async def test_another_version_of_the_pipeline_does_not_wait_behind_the_old_one(
     await settle()
     kafka.may_answer.set()
     assert (await keeper.ensure(pipeline_of(generation=2), wait_seconds=5)).facts == facts()
-    assert kafka.questions == 5  # one abandoned; then both topics, and both again as they are now
+    assert kafka.questions == 11  # one abandoned; then all five topics, and all again as they are now
     await keeper.close()

@@ -196,3 +196,20 @@ def test_every_field_with_a_password_is_a_secret() -> None:
         return mine + [found for key, value in node.items() for found in visit(value, f"{path}/{key}")]
 
     assert visit(shown, "") == []
+
+
+def test_strict_order_without_redis_says_what_to_write(write: Any) -> None:
+    text = explain(write(delivery={"ordering": "Strict"}))
+    assert "delivery.ordering Strict requires redis: write redis.url, or Relaxed" in text
+    strict = load_settings(write(delivery={"ordering": "Strict"}, redis={"url": "redis://valkey:6379"}))
+    assert strict.delivery.ordering == "Strict"
+
+
+def test_the_tiers_may_be_others_and_come_in_order(write: Any) -> None:
+    settings = load_settings(write(delivery={"retry_delays_seconds": [60, 1]}))
+    assert [tuple(tier) for tier in settings.retry_tiers] == [("orders.retry.1s", 1), ("orders.retry.1m", 60)]
+
+
+@pytest.mark.parametrize("delays", [[], [0], [100_000], list(range(1, 10))])
+def test_tiers_nobody_could_wait_for_are_refused(write: Any, delays: list[int]) -> None:
+    assert "delivery.retry_delays_seconds" in explain(write(delivery={"retry_delays_seconds": delays}))

@@ -50,6 +50,7 @@ def build_service_config(pipeline: Pipeline, *, root: str = ROOT) -> dict[str, A
         },
         "delivery": {
             "max_attempts": spec.delivery.max_attempts,
+            "ordering": spec.delivery.ordering,
             "ttl_seconds": spec.delivery.ttl_seconds,
             "dead_letter_topic": pipeline.dead_letter_topic,
         },

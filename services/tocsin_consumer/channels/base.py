@@ -1,8 +1,8 @@
 """What a channel is: the devices it sends to, one send, and two ways to fail.
 
 A channel knows its provider and nothing else: no retries, no offsets, no dead letters. It says whether trying again
-can help and whether the provider may have taken the message all the same; what follows from that is decided once,
-for all channels, in `delivery`.
+can help, whether the failure concerns this message alone or the whole channel, and whether the provider may have taken
+the message all the same; what follows from that is decided once, for all channels, in `delivery` and `breaker`.
 
     SendFailed
     ├── TemporaryFailure     trying again can help (timeouts, 4yz, 429, 5xx)
@@ -45,14 +45,28 @@ class SendFailed(TocsinError):
 
 
 class TemporaryFailure(SendFailed):
-    """Trying again can help, after `retry_after_seconds` if the provider named a time."""
+    """Trying again can help, after `retry_after_seconds` if the provider named a time.
+
+    `is_of_channel` says that other messages would probably fail as well (nobody answers, 5xx); `is_throttled` that the
+    provider wants fewer of them, whichever.
+    """
 
     retriable: ClassVar[bool] = True
 
-    def __init__(self, message: str, *, retry_after_seconds: float | None = None, is_uncertain: bool = False) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_seconds: float | None = None,
+        is_uncertain: bool = False,
+        is_of_channel: bool = True,
+        is_throttled: bool = False,
+    ) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
         self.is_uncertain = is_uncertain
+        self.is_of_channel = is_of_channel
+        self.is_throttled = is_throttled
 
 
 class PermanentFailure(SendFailed):

@@ -4,7 +4,8 @@ The Message-ID is the notification's id, so a repeated mail can be recognised by
 library builds the MIME (encodings, folding, header injection are its job), aiosmtplib speaks the protocol. A few
 connections are kept and reused: providers count connections, and greet slowly. A kept connection is asked with RSET
 before it carries a mail, because servers hang up on idle clients and a mail must not be lost to finding that out.
-SMTP's own answer decides: 4yz may pass later, 5yz will not. Silence after DATA leaves the outcome unknown.
+SMTP's own answer decides: 4yz may pass later, 5yz will not, 421 means nobody's mail passes now. Silence after DATA
+leaves the outcome unknown.
 """
 
 from __future__ import annotations
@@ -151,7 +152,12 @@ def translate(error: Exception, *, is_sending: bool) -> TemporaryFailure | Perma
         return TemporaryFailure(f"the server refused our credentials ({error.code}): correct username and password")
     if isinstance(error, aiosmtplib.SMTPResponseException):
         text = f"SMTP {error.code} {_without_addresses(error.message)}"
-        return PermanentFailure(text) if error.code >= FIRST_PERMANENT_CODE else TemporaryFailure(text)
+        if error.code >= FIRST_PERMANENT_CODE:
+            return PermanentFailure(text)
+        # 421 closes the whole service; another answer to RCPT or DATA is about this mail (greylisting, a full mailbox).
+        is_throttled = error.code == aiosmtplib.SMTPStatus.domain_unavailable
+        is_of_mail = isinstance(error, aiosmtplib.SMTPRecipientRefused | aiosmtplib.SMTPDataError)
+        return TemporaryFailure(text, is_of_channel=is_throttled or not is_of_mail, is_throttled=is_throttled)
     if isinstance(error, aiosmtplib.SMTPNotSupported):
         return PermanentFailure(str(error)) if is_sending else TemporaryFailure(str(error))
     return TemporaryFailure(f"{type(error).__name__}: {_without_addresses(str(error))}", is_uncertain=is_sending)

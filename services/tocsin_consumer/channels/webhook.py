@@ -110,8 +110,10 @@ def check_answer(answer: Answer, *, now: datetime) -> None:
     if HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:
         return
     if answer.status in RETRIABLE or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        retry_after_seconds = parse_retry_after(answer.retry_after, now=now)
+        is_throttled = answer.status == HTTPStatus.TOO_MANY_REQUESTS or retry_after_seconds is not None
         raise TemporaryFailure(
-            f"HTTP {answer.status}", retry_after_seconds=parse_retry_after(answer.retry_after, now=now)
+            f"HTTP {answer.status}", retry_after_seconds=retry_after_seconds, is_throttled=is_throttled
         )
     raise PermanentFailure(f"HTTP {answer.status}")
 
