@@ -6,6 +6,7 @@ PY := $(VENV)/bin/python
 SECONDS ?= 60
 RATE ?= 300
 JSON ?=
+BENCH ?=
 
 .PHONY: help
 help: ## list the words
@@ -54,3 +55,7 @@ render: setup ## write manifests/ and the chart's copy of the CRD from their sou
 .PHONY: e2e
 e2e: setup ## the cluster tests: on $$KUBECONFIG with TOCSIN_TEST_CLUSTER=1, else on a kind cluster it makes
 	tests/e2e/run
+
+.PHONY: bench-delivery
+bench-delivery: setup ## deliveries beside two loops in Go (needs go and gcc): make bench-delivery [BENCH="--backlog 10000"]
+	PYTHONPATH=tests $(PY) -m bench.delivery $(BENCH)

@@ -1,7 +1,8 @@
 """One JSON object per line, whoever speaks: our own code, uvicorn, kopf, librdkafka.
 
-structlog renders, the standard library carries: its handlers bring rotation, and every library already speaks to it.
-An own writer beside the standard library was refused: it would win microseconds and lose the libraries' lines.
+structlog renders, the standard library's handlers carry: they bring rotation, and every library already speaks to them.
+Our own lines are rendered before they reach a handler and skip the standard library's loggers, which would search the
+stack for the caller and render once more: a consumer writes a line for every delivery, and that was half of its price.
 Keys: timestamp, level, event, logger, service; and of a notification's journey, where known, trace_id,
 notification_id, topic, partition, offset, channel.
 """
@@ -10,9 +11,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from typing import Any, cast
 
@@ -33,6 +36,58 @@ _USERINFO = re.compile(r"(?P<scheme>\w+://)[^/\s@\"]*@")
 _encoder = msgspec.json.Encoder(enc_hook=repr)
 
 
+class _Line(logging.LogRecord):
+    """A line that is rendered already. What a record usually knows beside its text would cost more than the text."""
+
+    args = exc_info = exc_text = stack_info = None
+    created = msecs = 0.0
+    filename = module = pathname = ""
+    levelname = logging.getLevelName(logging.INFO)
+    levelno = logging.INFO
+    lineno = 0
+
+    def __init__(self, name: str, text: str) -> None:
+        self.name = name
+        self.msg = text
+
+
+class _Carrier:
+    """What structlog's loggers write to: the handlers that the root logger has at that moment."""
+
+    __slots__ = ("_root", "name")
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+        self._root = logging.getLogger()
+
+    def carry(self, text: str) -> None:
+        """Give a line to the handlers. Levels were filtered before it was rendered."""
+        line = _Line(self.name, text)
+        for handler in self._root.handlers:
+            handler.handle(line)
+
+    debug = info = warning = error = critical = carry
+
+
+class _Formatter(structlog.stdlib.ProcessorFormatter):
+    """Renders what libraries say; what we say is rendered already."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        return str(record.msg) if isinstance(record, _Line) else super().format(record)
+
+
+class _RotatingFile(RotatingFileHandler):
+    """Asks the open file for its size. As it comes, the handler asks the file system, and seeks, before every line."""
+
+    def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: N802 - the standard library's name
+        """Return whether the line would make the file larger than it may be."""
+        if self.stream is None:
+            self.stream = self._open()
+        size_bytes = os.fstat(self.stream.fileno()).st_size  # every line is flushed, so this is all of it
+        return size_bytes + len(self.format(record).encode()) + len(self.terminator) > self.maxBytes
+
+
 def configure_logging(settings: LogSettings, *, service: str) -> None:
     """Send every log line of this process to standard output, or to `settings.file` with rotation by size and count.
 
@@ -49,12 +104,9 @@ def configure_logging(settings: LogSettings, *, service: str) -> None:
     for name in CHATTY_LOGGERS:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     structlog.configure(
-        processors=[
-            *_shared_processors(),
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
+        processors=[structlog.contextvars.merge_contextvars, _build_renderer(service)],
         wrapper_class=structlog.make_filtering_bound_logger(root.level),
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        logger_factory=_Carrier,
         cache_logger_on_first_use=True,
     )
 
@@ -64,24 +116,33 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     return cast("structlog.stdlib.BoundLogger", structlog.get_logger(name))
 
 
-def _shared_processors() -> list[Processor]:
-    return [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_logger_name,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,  # text only: tracebacks with local variables would carry secrets
-    ]
+def _build_renderer(service: str) -> Processor:
+    """Return the one processor that makes a line of an event: one, because structlog's price is per processor."""
+
+    def render(logger: WrappedLogger, level: str, event: EventDict) -> str:
+        record = event.pop("_record", logger)  # a library's record, or our own carrier: both have a name
+        event.pop("_from_structlog", None)
+        if "exc_info" in event:  # text only: tracebacks with local variables would carry secrets
+            event = structlog.processors.format_exc_info(logger, level, event)
+        head = {
+            "timestamp": f"{datetime.now(UTC).replace(tzinfo=None).isoformat()}Z",
+            "level": level,
+            "event": event.pop("event"),
+            "logger": record.name,
+            "service": service,
+        }
+        return _render({**head, **event})
+
+    return render
 
 
 def _build_formatter(service: str) -> logging.Formatter:
-    def add_service(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-        event["service"] = service
-        return event
-
-    return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[*_shared_processors(), structlog.stdlib.ExtraAdder(allow=JOURNEY_KEYS)],
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, add_service, _hide_secrets, _render],
+    return _Formatter(
+        foreign_pre_chain=[
+            structlog.contextvars.merge_contextvars,
+            structlog.stdlib.ExtraAdder(allow=JOURNEY_KEYS),
+        ],
+        processors=[_build_renderer(service)],
     )
 
 
@@ -89,7 +150,7 @@ def _build_handler(settings: LogSettings) -> logging.Handler:
     if settings.file is None:
         return logging.StreamHandler(sys.stdout)
     try:
-        handler = RotatingFileHandler(
+        handler = _RotatingFile(
             settings.file,
             maxBytes=settings.rotation_size * MEGABYTE,
             backupCount=settings.rotation_count,
@@ -104,19 +165,14 @@ def _build_handler(settings: LogSettings) -> logging.Handler:
     return handler
 
 
-def _hide_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    for key in event:
-        if key in SECRET_KEYS:
-            event[key] = HIDDEN
-    return event
-
-
-def _render(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+def _render(event: dict[str, Any]) -> str:
+    if not SECRET_KEYS.isdisjoint(event):
+        event |= dict.fromkeys(SECRET_KEYS & event.keys(), HIDDEN)
     line = _encode(event)
     return _USERINFO.sub(rf"\g<scheme>{HIDDEN}@", line) if "://" in line and "@" in line else line
 
 
-def _encode(event: Mapping[str, Any] | MutableMapping[str, Any]) -> str:
+def _encode(event: Mapping[str, Any]) -> str:
     try:
         return _encoder.encode(event).decode()
     except (

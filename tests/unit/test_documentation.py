@@ -14,12 +14,14 @@ from tocsin_cli.resource.manifest import check_pipeline
 LOCAL = "tests/integration/test_readme.py"
 CLUSTER = "tests/e2e/test_readme_cluster.py"
 KIND = "tests/e2e/run"
+BENCH = "tests/integration/test_bench_delivery.py"
 # Which test file runs a command. A command that is new on a page is missing here until a test runs it.
 RUN_BY = {
     "make setup": LOCAL,
     "make demo": LOCAL,
     "make check": ".ci/run",
     "make test": ".ci/run",
+    "make bench-delivery": BENCH,
     ".venv/bin/tocsin dev -f manifests/samples/quickstart.yaml": LOCAL,
     ".venv/bin/tocsin dev -f manifests/samples/quickstart.yaml --input my.ndjson": LOCAL,
     "manifests/kind/up": KIND,
