@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "CONTRIBUTING.md", "docs/delivery.md", "docs/scaling.md", "docs/operations.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/delivery.md",
+    "docs/dead-letters.md",
+    "docs/scaling.md",
+    "docs/operations.md",
+)
 FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
 
 

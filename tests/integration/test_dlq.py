@@ -65,13 +65,13 @@ class Desk:
         command_line = [sys.executable, "-m", "tocsin_cli", "dlq", *words, *self.place]
         return await asyncio.create_subprocess_exec(*command_line, stdin=stdin, stdout=asyncio.subprocess.PIPE)
 
-    async def list(self, *words: str) -> list[dict[str, Any]]:
+    async def read(self, *words: str) -> list[dict[str, Any]]:
         code, out, _ = await self.run("list", "--json", *words)
         assert code == 0
         return [json.loads(line) for line in out.splitlines()]
 
-    async def list_ids(self, *words: str) -> list[str]:
-        return sorted(each["id"] for each in await self.list(*words))
+    async def read_ids(self, *words: str) -> list[str]:
+        return sorted(each["id"] for each in await self.read(*words))
 
 
 @pytest.fixture
@@ -103,21 +103,21 @@ async def test_dead_letters_are_listed_with_why_they_died_and_filtered(
     world.produce(notifications(6, recipients=3))
     world.produce_raw(b"junk", b"7")
     await bury(world, receiver, 7)
-    [first, *_] = await desk.list("--id", "n0")
+    [first, *_] = await desk.read("--id", "n0")
     assert first["position"].startswith("0:")
     assert (first["reason"], first["channel"], first["key"]) == ("provider_permanent", "hook", "1")
     assert (first["attempts"], first["replayCount"], first["error"]) == (1, 0, "HTTP 410")
     assert first["originalTopic"] == world.topic
-    assert await desk.list_ids("--key", "2") == ["n1", "n4"]
-    assert await desk.list_ids("--channel", "hook", "--reason", "provider_permanent", "--key", "2", "--key", "3") == [
+    assert await desk.read_ids("--key", "2") == ["n1", "n4"]
+    assert await desk.read_ids("--channel", "hook", "--reason", "provider_permanent", "--key", "2", "--key", "3") == [
         "n1",
         "n2",
         "n4",
         "n5",
     ]
-    assert [each["key"] for each in await desk.list("--reason", "undecodable")] == ["7"]
-    assert await desk.list("--since", "1h", "--until", "30m") == []
-    assert len(await desk.list("--since", "1h", "--limit", "3")) == 3
+    assert [each["key"] for each in await desk.read("--reason", "undecodable")] == ["7"]
+    assert await desk.read("--since", "1h", "--until", "30m") == []
+    assert len(await desk.read("--since", "1h", "--limit", "3")) == 3
     code, out, _ = await desk.run("list")
     assert code == 0
     assert "6  provider_permanent on hook" in out
@@ -147,10 +147,10 @@ async def test_what_was_replayed_is_listed_no_longer_and_not_replayed_again(
 ) -> None:
     world.produce(notifications(3))
     await bury(world, receiver, 3)
-    [position] = [each["position"] for each in await desk.list("--id", "n1")]
+    [position] = [each["position"] for each in await desk.read("--id", "n1")]
     assert (await desk.run("replay", position))[0] == 0
-    assert await desk.list_ids() == ["n0", "n2"]
-    assert [each["settled"] for each in await desk.list("--settled", "--id", "n1")] == ["replayed"]
+    assert await desk.read_ids() == ["n0", "n2"]
+    assert [each["settled"] for each in await desk.read("--settled", "--id", "n1")] == ["replayed"]
     code, out, _ = await desk.run("replay", position)
     assert (code, out) == (0, "replayed 0, passed over 1 settled before\n")
     _, out, _ = await desk.run("list")
@@ -176,7 +176,7 @@ async def test_what_dies_again_is_refused_once_it_was_replayed_often_enough(
     await bury(world, receiver, 1)
     assert (await desk.run("replay", "--all"))[0] == 0
     await bury(world, receiver, 3)  # the letter, its marker, and the letter of the replay
-    [again] = await desk.list()
+    [again] = await desk.read()
     assert again["replayCount"] == 1
     code, out, err = await desk.run("replay", "--all", "--max-replays", "1")
     assert (code, out) == (3, "replayed 0, refused 1, passed over 1 settled before\n")
@@ -208,7 +208,7 @@ async def test_a_replay_ends_when_dead_letters_keep_coming_unless_it_is_told_to_
         assert code == 1
         assert "new dead letters" in out
         assert "provider_permanent on hook" in out
-        left = len(await desk.list("--until", "0s"))
+        left = len(await desk.read("--until", "0s"))
         assert left > 0
         code, out, _ = await desk.run("replay", "--all", "--rate", "200", "--ignore-growth")
         assert code == 0
@@ -222,7 +222,7 @@ async def test_what_is_discarded_is_hidden_but_kept_and_needs_a_yes(
     with pytest.raises(ChoiceError, match="say --yes"):
         await desk.run("discard", "--id", "n0")
     assert (await desk.run("discard", "--id", "n0", "--yes"))[:2] == (0, "discarded 1\n")
-    assert await desk.list_ids() == ["n1", "n2"]
+    assert await desk.read_ids() == ["n1", "n2"]
     [marker] = (await read_all(world, world.dead_letter_topic, 1))[3:]
     assert (marker.key, marker.value, marker.header("dlq-settled")) == (b"1", b"", b"discarded")
     code, out, _ = await desk.run("replay", "--id", "n0")
@@ -244,14 +244,14 @@ async def test_a_person_is_asked_before_anything_is_discarded(
     assert process.returncode == len(left)
     assert "0:0  n0 to 1, provider_permanent on hook\n" in out
     assert f"Discard 1 dead letters of {world.dead_letter_topic}? [y/N]" in out
-    assert await desk.list_ids() == left
+    assert await desk.read_ids() == left
 
 
 async def test_a_senders_own_headers_cannot_hide_a_dead_letter(world: World, receiver: Receiver, desk: Desk) -> None:
     world.produce(notifications(1))
     world.produce_raw(b"", b"1", [("dlq-settled", b"discarded"), ("dlq-settles", b"0:0")])
     await bury(world, receiver, 2)
-    assert len(await desk.list()) == 2
+    assert len(await desk.read()) == 2
 
 
 async def test_a_letter_is_shown_whole(world: World, receiver: Receiver, desk: Desk) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import sys
 
@@ -39,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the word and return its exit code. Raise TocsinError for what has to be changed."""
+    logging.getLogger("tocsin.librdkafka").addHandler(logging.NullHandler())  # what matters comes as a KafkaFailure
     try:
         return int(asyncio.run(arguments.word(arguments)))
     except KafkaFailure as failure:

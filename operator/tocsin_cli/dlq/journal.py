@@ -13,6 +13,7 @@ from tocsin_cli.dlq.letter import Letter, Position, read_letter
 from tocsin_cli.dlq.place import CLIENT_ID, Place
 from tocsin_cli.dlq.settlement import Settled, read_marker
 from tocsin_core.admin import KafkaAdmin
+from tocsin_core.errors import KafkaFailure
 from tocsin_core.lag import PartitionOffsets
 from tocsin_core.message import Record
 from tocsin_core.reader import RangeReader
@@ -35,6 +36,8 @@ class Journal:
         admin = KafkaAdmin(self._place.kafka, client_id=CLIENT_ID)
         try:
             observed = await admin.observe_topic(self.topic)
+        except KafkaFailure as failure:
+            raise type(failure)(f"{self.topic}: {failure}", advice=failure.advice, code=failure.code) from failure
         finally:
             await admin.close()
         self.extents = {each.partition: each for each in observed}

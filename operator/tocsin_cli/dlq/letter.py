@@ -74,21 +74,22 @@ class _Identified(msgspec.Struct):
 
 
 def read_letter(record: Record) -> Letter:
-    """Return what a record says of itself."""
+    """Return what a record says of itself; of a header that is there twice the last counts, as everywhere."""
+    headers = {name: decode_text(value or b"") for name, value in record.headers}
     return Letter(
         record=record,
-        topic=_text(record, ORIGINAL_TOPIC),
-        origin=f"{_text(record, 'dlq-original-partition')}:{_text(record, 'dlq-original-offset')}",
-        group=_text(record, "dlq-consumer-group"),
-        channel=_text(record, CHANNEL),
-        reason=_text(record, "dlq-reason"),
-        error_class=_text(record, "dlq-error-class"),
-        error_message=_text(record, "dlq-error-message"),
-        attempts=_number(record, "dlq-attempts"),
-        replay_count=_number(record, REPLAY_COUNT),
-        first_failed_at=_text(record, "dlq-first-failed-at"),
-        last_failed_at=_text(record, "dlq-last-failed-at"),
-        notification_id=_text(record, "ce_id") or _find_id(record.value),
+        topic=headers.get(ORIGINAL_TOPIC, ""),
+        origin=f"{headers.get('dlq-original-partition', '')}:{headers.get('dlq-original-offset', '')}",
+        group=headers.get("dlq-consumer-group", ""),
+        channel=headers.get(CHANNEL, ""),
+        reason=headers.get("dlq-reason", ""),
+        error_class=headers.get("dlq-error-class", ""),
+        error_message=headers.get("dlq-error-message", ""),
+        attempts=_number(headers.get("dlq-attempts", "")),
+        replay_count=_number(headers.get(REPLAY_COUNT, "")),
+        first_failed_at=headers.get("dlq-first-failed-at", ""),
+        last_failed_at=headers.get("dlq-last-failed-at", ""),
+        notification_id=headers.get("ce_id", "") or _find_id(record.value),
     )
 
 
@@ -102,12 +103,7 @@ def escape_controls(text: str) -> str:
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
-def _text(record: Record, name: str) -> str:
-    return decode_text(record.header(name) or b"")
-
-
-def _number(record: Record, name: str) -> int:
-    text = _text(record, name)
+def _number(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else 0  # noqa: PLR2004 - far beyond any
 
 

@@ -7,6 +7,7 @@ the topic grows meanwhile, because then the cause is not mended.
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections import Counter
 from datetime import UTC, datetime
 from functools import partial
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_filters(parser)
     add_choice_of_all(parser)
     parser.add_argument("--dry-run", action="store_true", help="say what would be replayed, and replay nothing")
-    parser.add_argument("--rate", type=_positive, metavar="N", help="at most N a second (default: as fast as it goes)")
+    parser.add_argument("--rate", type=_rate, metavar="N", help="at most N a second (default: as fast as it goes)")
     parser.add_argument(
         "--max-replays",
         type=_count,
@@ -101,11 +102,11 @@ def _refuse(letter: Letter, *, topic: str, max_replays: int, ttl_seconds: int | 
     return decide_refusal(letter, topic=topic, max_replays=max_replays, ttl_seconds=ttl_seconds, now=now)
 
 
-def _positive(text: str) -> float:
-    number = float(text)
-    if not 0 < number <= MAX_RATE:
-        raise argparse.ArgumentTypeError(f"must be above 0 and at most {MAX_RATE:g}, not {text}")
-    return number
+def _rate(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < (number := float(text)) <= MAX_RATE:
+            return number
+    raise argparse.ArgumentTypeError(f"must be a number above 0 and at most {MAX_RATE:g}, not {text!r}")
 
 
 def _count(text: str) -> int:
