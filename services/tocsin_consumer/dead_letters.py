@@ -17,8 +17,6 @@ from tocsin_core.message import Record
 from tocsin_core.retry_record import shorten
 
 REPLAY_COUNT = "dlq-replay-count"
-REPLAY_CHANNEL = "replay-channel"
-"""The header that confines a replayed dead letter to the channel it died on."""
 
 
 class BurialReason(StrEnum):

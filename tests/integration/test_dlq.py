@@ -142,6 +142,23 @@ async def test_a_replay_is_the_original_byte_for_byte_and_is_delivered(
     assert receiver.ids == ["odd"]
 
 
+async def test_a_replay_goes_to_the_channel_that_failed_and_to_no_other(
+    world: World, receiver: Receiver, desk: Desk
+) -> None:
+    with Receiver() as healthy:
+        channels = [webhook(receiver.url, "broken"), webhook(healthy.url, "healthy")]
+        world.produce(notifications(5))
+        async with world.consuming(channels):
+            await world.read_dead_letters(5)
+            await healthy.wait_for(5)
+        receiver.answer = Answer(200)
+        assert (await desk.run("replay", "--channel", "broken"))[0] == 0
+        async with world.consuming(channels):
+            await receiver.wait_for(5)
+    assert sorted(receiver.ids) == sorted(healthy.ids) == [f"n{number}" for number in range(5)]
+    assert world.committed() == 10
+
+
 async def test_what_was_replayed_is_listed_no_longer_and_not_replayed_again(
     world: World, receiver: Receiver, desk: Desk
 ) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from tocsin_cli.dlq.letter import CHANNEL, Letter
-from tocsin_consumer.dead_letters import REPLAY_CHANNEL, REPLAY_COUNT
+from tocsin_consumer.dead_letters import REPLAY_COUNT
+from tocsin_consumer.planning import REPLAY_CHANNEL
 from tocsin_core.codec import accepted_at_of, decode
 from tocsin_core.errors import MessageError
 
