@@ -7,9 +7,11 @@ import asyncio
 import json
 import os
 import pty
+import secrets
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from receiver import Answer, Receiver
 from tocsin_cli.dlq import command
 from tocsin_cli.dlq.settling import ChoiceError
 from tocsin_cli.embedded.kafka import EmbeddedKafka
+from tocsin_cli.embedded.valkey import EmbeddedValkey
 from tocsin_core.message import Record
 from tocsin_core.reader import RangeReader
 from tocsin_core.settings import KafkaConnection
@@ -157,6 +160,28 @@ async def test_a_replay_goes_to_the_channel_that_failed_and_to_no_other(
             await receiver.wait_for(5)
     assert sorted(receiver.ids) == sorted(healthy.ids) == [f"n{number}" for number in range(5)]
     assert world.committed() == 10
+
+
+async def test_the_claims_of_a_dead_letter_let_its_replay_through_and_what_was_sent_is_not_sent_again(
+    world: World, receiver: Receiver, desk: Desk, valkey: EmbeddedValkey
+) -> None:
+    def consuming() -> AbstractAsyncContextManager[object]:
+        return world.consuming([webhook(receiver.url)], redis={"url": valkey.url})
+
+    number = secrets.randbelow(10**9)
+    world.produce(notifications(1, recipients=1, start=number))
+    async with consuming():
+        await world.read_dead_letters(1)
+    receiver.answer = Answer(200)
+    assert (await desk.run("replay", "--all"))[0] == 0
+    async with consuming():
+        await receiver.wait_for(1)
+    [*_, replayed] = sorted(await read_all(world, world.topic, PARTITIONS), key=lambda each: each.offset)
+    world.produce_raw(replayed.value, replayed.key, replayed.headers)  # as if its marker had been lost
+    world.produce(notifications(1, recipients=1, start=number + 1))
+    async with consuming():
+        await receiver.wait_for(2)
+    assert receiver.ids == [f"n{number}", f"n{number + 1}"]
 
 
 async def test_what_was_replayed_is_listed_no_longer_and_not_replayed_again(
