@@ -11,6 +11,7 @@ PAGES = (
     "README.md",
     "CONTRIBUTING.md",
     "docs/delivery.md",
+    "docs/dead-letters.md",
     "docs/scaling.md",
     "docs/operations.md",
     "docs/benchmarks.md",

@@ -8,7 +8,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -128,12 +128,16 @@ class World:
         self,
         value: bytes | None,
         key: bytes | None,
-        headers: list[tuple[str, bytes]] | None = None,
+        headers: Sequence[tuple[str, bytes | None]] = (),
         *,
         topic: str = "",
         flush: bool = True,
     ) -> None:
+<<<<<<< HEAD
         self._producer.produce(topic or self.topic, value, key, headers=list(headers or []))
+=======
+        self._producer.produce(self.topic, value, key, headers=list(headers))
+>>>>>>> e95223f (Document dead letters on a page of their own, whose commands a test runs)
         if flush:
             assert self._producer.flush(30) == 0
 

@@ -131,6 +131,21 @@ class KafkaAdmin:
             await self._await(futures[name])
             await self._await_partitions(name, partitions)
 
+    async def observe_topic(self, name: str) -> tuple[PartitionOffsets, ...]:
+        """Return where a topic's partitions start and end, without any group. Raise TopicMissing or another failure."""
+        found = (await self._describe_topics([name]))[name]
+        if isinstance(found, KafkaFailure):
+            raise found
+        counts = {name: len(found.partitions)}
+        starts, ends = await asyncio.gather(
+            self._list_offsets(counts, OffsetSpec.earliest()),
+            self._list_offsets(counts, OffsetSpec.latest()),
+        )
+        observed = _build_observation(name, starts, ends, dict.fromkeys(range(counts[name])))
+        if isinstance(observed, KafkaFailure):
+            raise observed
+        return observed
+
     async def observe_group(self, group: str, topic: str) -> tuple[PartitionOffsets, ...]:
         """Return where a topic's partitions start and end and what the group committed, ordered by partition.
 

@@ -19,6 +19,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -269,6 +270,35 @@ def load_settings(path: Path | None = None) -> Settings:
         raise SettingsError(f"{source}: {_explain(error)}") from error
     except (yaml.YAMLError, OSError, TypeError, ValueError) as error:
         raise SettingsError(f"{source}: not readable as YAML: {error}") from error
+
+
+def load_kafka(*, flags: Mapping[str, Any], resource: Mapping[str, Any]) -> KafkaSettings:
+    """Return the `kafka` section for a command that has no config.yaml.
+
+    Its flags win over TOCSIN_KAFKA__*, which wins over what a resource says. Raise SettingsError naming the key.
+    """
+
+    class KafkaOnly(BaseSettings):
+        model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="ignore")
+
+        kafka: KafkaSettings
+
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            del dotenv_settings, file_secret_settings
+            return (init_settings, env_settings, InitSettingsSource(settings_cls, {"kafka": dict(resource)}))
+
+    try:
+        return cast("Callable[..., KafkaOnly]", KafkaOnly)(kafka=dict(flags)).kafka
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from error
 
 
 def _settings_class(source: Path) -> Callable[[], Settings]:

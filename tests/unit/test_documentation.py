@@ -13,6 +13,7 @@ from tocsin_cli.resource.manifest import check_pipeline
 
 LOCAL = "tests/integration/test_readme.py"
 CLUSTER = "tests/e2e/test_readme_cluster.py"
+DEAD_LETTERS = "tests/integration/test_dead_letters_page.py"
 KIND = "tests/e2e/run"
 BENCH = "tests/integration/test_bench_delivery.py"
 # Which test file runs a command. A command that is new on a page is missing here until a test runs it.
@@ -24,6 +25,16 @@ RUN_BY = {
     "make bench-delivery": BENCH,
     ".venv/bin/tocsin dev -f manifests/samples/quickstart.yaml": LOCAL,
     ".venv/bin/tocsin dev -f manifests/samples/quickstart.yaml --input my.ndjson": LOCAL,
+    "tocsin dlq list -f orders.yaml": DEAD_LETTERS,
+    "tocsin dlq list -f orders.yaml --channel push --since 1h --limit 100": DEAD_LETTERS,
+    "tocsin dlq list -f orders.yaml --reason retries_exhausted --json": DEAD_LETTERS,
+    "tocsin dlq show -f orders.yaml 0:17": DEAD_LETTERS,
+    "kubectl get npl orders -o yaml | tocsin dlq list -f -": DEAD_LETTERS,
+    "tocsin dlq list --brokers localhost:9092 --topic orders": DEAD_LETTERS,
+    "tocsin dlq replay -f orders.yaml --channel push --since 1h --dry-run": DEAD_LETTERS,
+    "tocsin dlq replay -f orders.yaml --channel push --since 1h --rate 50": DEAD_LETTERS,
+    "tocsin dlq replay -f orders.yaml 0:17 0:23": DEAD_LETTERS,
+    "tocsin dlq discard -f orders.yaml --reason undecodable --yes": DEAD_LETTERS,
     "manifests/kind/up": KIND,
     "docker build --tag registry.example.org/tocsin:0.1.0 .": KIND,
     "helm install tocsin charts/tocsin --namespace tocsin-system --create-namespace "

@@ -46,20 +46,24 @@ class Manifest(NamedTuple):
 
 def read_manifest(path: FilePath) -> Manifest:
     """Read and check the file at `path`. Raise ResourceError listing every problem with its line, field and fix."""
+    return parse_manifest(read_text(path), name=str(path))
+
+
+def read_text(path: FilePath) -> str:
+    """Return the text of the file behind `-f`. Raise ResourceError if it cannot be read."""
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise ResourceError(f"{path}: larger than {MAX_FILE_BYTES} bytes")
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise ResourceError(f"{path}: {reason}; name a YAML file with -f") from error
-    return parse_manifest(text, name=str(path))
 
 
 def parse_manifest(text: str, *, name: str) -> Manifest:
     """Return the manifest in a YAML text; `name` is what error messages call it. Raise ResourceError as above."""
     documents = read_documents(text, name=name)
-    document = _the_pipeline(documents, name)
+    document = find_pipeline(documents, name=name)
     pipeline = parse_pipeline(check_pipeline(document, name=name))
     reference = pipeline.spec.users.config_map_ref.name
     users_yaml = _users_yaml(documents, reference, name=name)
@@ -68,8 +72,13 @@ def parse_manifest(text: str, *, name: str) -> Manifest:
         pipeline=pipeline,
         users_yaml=users_yaml,
         user_ids=_user_ids(users_yaml, name=f"{name}: ConfigMap {reference}: {USERS_KEY}"),
-        secrets={_name(each): _secret_data(each, name) for each in documents if _kind(each) == "Secret"},
+        secrets=read_secrets(documents, name=name),
     )
+
+
+def read_secrets(documents: list[Document], *, name: str) -> dict[str, dict[str, bytes]]:
+    """Return the Secrets among the documents, by name. Raise ResourceError for data that is not base64."""
+    return {_name(each): _secret_data(each, name) for each in documents if _kind(each) == "Secret"}
 
 
 def check_pipeline(document: Document, *, name: str) -> dict[str, Any]:
@@ -85,7 +94,8 @@ def check_pipeline(document: Document, *, name: str) -> dict[str, Any]:
     return body
 
 
-def _the_pipeline(documents: list[Document], name: str) -> Document:
+def find_pipeline(documents: list[Document], *, name: str) -> Document:
+    """Return the one pipeline among the documents. Raise ResourceError if there is none, or more than one."""
     pipelines = [each for each in documents if _kind(each) == KIND]
     if len(pipelines) == 1:
         return pipelines[0]
