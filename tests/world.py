@@ -133,11 +133,7 @@ class World:
         topic: str = "",
         flush: bool = True,
     ) -> None:
-<<<<<<< HEAD
         self._producer.produce(topic or self.topic, value, key, headers=list(headers or []))
-=======
-        self._producer.produce(self.topic, value, key, headers=list(headers))
->>>>>>> e95223f (Document dead letters on a page of their own, whose commands a test runs)
         if flush:
             assert self._producer.flush(30) == 0
 
