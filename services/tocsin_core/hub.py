@@ -46,10 +46,10 @@ LEASE_SECONDS = 10.0
 GRACE_SECONDS = 10.0
 """How long after that its clients are expected at another pod."""
 REFRESH_SECONDS = 60.0
-USER_SECONDS = 180
-"""How long a user's entry stays when no pod refreshes it."""
+KEEP_SECONDS = 180
+"""How long a key stays when no pod refreshes it: a pipeline that is gone leaves nothing behind."""
 
-# KEYS watch, pods; ARGV pod, lease ms, grace ms. Returns whether the registry knew the pod.
+# KEYS watch, pods; ARGV pod, lease ms, grace ms, seconds to keep both. Returns whether the registry knew the pod.
 HEARTBEAT = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -59,6 +59,8 @@ redis.call('HSET', KEYS[1], 'seen', now)
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - ARGV[3])
 local known = redis.call('ZSCORE', KEYS[2], ARGV[1])
 redis.call('ZADD', KEYS[2], now + ARGV[2], ARGV[1])
+redis.call('EXPIRE', KEYS[1], ARGV[4])
+redis.call('EXPIRE', KEYS[2], ARGV[4])
 return known and 1 or 0
 """
 # KEYS pods; ARGV pod. The lease lapses now: from here on, its clients are expected elsewhere.

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from tocsin_core.complaints import Complaints
 from tocsin_core.logging import get_logger
@@ -45,6 +45,8 @@ def connect(settings: RedisSettings, *, max_connections: int) -> Redis:
 
 def explain(error: BaseException) -> str:
     """Return what is wrong with the store and what to do, without its address, which may carry a password."""
+    if isinstance(error, ResponseError):
+        return f"the store refuses: {error}"
     return f"the store does not answer ({type(error).__name__}): check redis.url and that the server runs"
 
 

@@ -133,7 +133,7 @@ class Hub:
                 key = self._keys.user(user_id)
                 if self._sockets.holds(user_id):
                     pipeline.sadd(key, self._pod)
-                    pipeline.expire(key, hub.USER_SECONDS)
+                    pipeline.expire(key, hub.KEEP_SECONDS)
                 else:
                     pipeline.srem(key, self._pod)
             await pipeline.execute()
@@ -149,7 +149,12 @@ class Hub:
 
     async def _renew(self) -> None:
         began = self._clock()
-        leases: list[str | int] = [self._pod, int(hub.LEASE_SECONDS * 1000), int(hub.GRACE_SECONDS * 1000)]
+        leases: list[str | int] = [
+            self._pod,
+            int(hub.LEASE_SECONDS * 1000),
+            int(hub.GRACE_SECONDS * 1000),
+            hub.KEEP_SECONDS,
+        ]
         is_known = await self._heartbeat(keys=[self._keys.watch, self._keys.pods], args=leases)
         self._renewed_at = began
         if not is_known or began - self._refreshed_at > hub.REFRESH_SECONDS:

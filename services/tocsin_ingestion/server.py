@@ -161,7 +161,7 @@ def dispatch(api: App, health: App, streams: App | None) -> App:
     """Return the application that answers health, metrics and streams beside the API, passing its router by."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "websocket" and scope["path"] == STREAM_PATH and streams is not None:
+        if scope["path"] == STREAM_PATH and streams is not None:
             await streams(scope, receive, send)
         else:
             await (health if scope["path"] in HEALTH_PATHS else api)(scope, receive, send)

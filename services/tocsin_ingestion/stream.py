@@ -28,7 +28,9 @@ from tocsin_core.message import MAX_ID_CHARACTERS
 from tocsin_core.settings import Settings, StreamSettings
 from tocsin_core.users import DirectoryUnavailable, UserDirectory
 from tocsin_ingestion import metrics
+from tocsin_ingestion.answers import build_refusal
 from tocsin_ingestion.hub import Hub, HubUnavailable
+from tocsin_ingestion.problems import UPGRADE_REQUIRED, Problem
 from tocsin_ingestion.sockets import GONE, RESTART, Close, Connection, Send, Sockets
 from tocsin_ingestion.wire import ABORT
 
@@ -70,7 +72,10 @@ class Streams:
         self._complaints = Complaints(_log.warning)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection until it ends."""
+        """Serve one connection until it ends, and tell a request that is none what to be."""
+        if scope["type"] != "websocket":
+            await _answer_request(send)
+            return
         await receive()  # websocket.connect
         try:
             connection = await self._admit(scope)
@@ -185,6 +190,14 @@ def is_allowed(origin: str, host: str, settings: StreamSettings) -> bool:
     """Return whether a page of this origin may listen: the same host as ours, or one that is listed."""
     allowed = settings.allowed_origins
     return ANY_ORIGIN in allowed or origin in allowed or urlsplit(origin).netloc == host
+
+
+async def _answer_request(send: Send) -> None:
+    problem = Problem(UPGRADE_REQUIRED, f"Connect with a WebSocket client to {PATH}?user=ID")
+    answer = build_refusal(problem, None)
+    headers = [(b"upgrade", b"websocket"), *((name.encode(), value.encode()) for name, value in answer.headers)]
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body})
 
 
 async def _read(connection: Connection, receive: Receive) -> None:

@@ -225,6 +225,13 @@ async def test_who_cannot_be_served_is_told_why(pod: IngestionProcess, query: st
     assert word in reason
 
 
+async def test_a_request_that_is_no_websocket_is_told_so(pod: IngestionProcess) -> None:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{pod.port}") as client:
+        answer = await client.get("/v1/stream?user=2")
+    assert (answer.status_code, answer.headers["upgrade"]) == (426, "websocket")
+    assert "WebSocket client" in answer.json()["detail"]
+
+
 async def test_pages_of_other_origins_may_not_listen_unless_listed(world: World, valkey: EmbeddedValkey) -> None:
     app = "https://app.example.org"
     pod = await start_ingestion(world, valkey.url, stream={"allowed_origins": [app]})

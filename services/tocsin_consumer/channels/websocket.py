@@ -38,6 +38,7 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, renam
 class WebSocketChannel:
     """Sends notifications to open connections."""
 
+    repeats_are_harmless = True
     timeout_seconds = 10.0
     """Above what the hub takes at worst: a store that is slow to connect, then pods that are slow to answer."""
 
