@@ -79,6 +79,18 @@ CASES = (
         {TOPIC + "partitions": 3, SCALING + "minReplicas": 4},
     ),
     RuleCase(
+        "WebSockets have a store",
+        "a channel of type WebSocket needs `redis: {url: redis://host:6379/0}`",
+        {**_channel(type="WebSocket"), "spec.redis": {"url": "redis://valkey:6379/0"}},
+        _channel(type="WebSocket"),
+    ),
+    RuleCase(
+        "an origin is no address",
+        "must hold origins such as https://app.example.org",
+        {"spec.ingestion.stream": {"allowedOrigins": ["https://app.example.org", "http://localhost:3000", "*"]}},
+        {"spec.ingestion.stream": {"allowedOrigins": ["https://app.example.org/"]}},
+    ),
+    RuleCase(
         "the group is immutable",
         "kafka.consumerGroup is immutable",
         {"spec.kafka.consumerGroup": "a"},

@@ -15,6 +15,7 @@ PAGES = (
     "docs/scaling.md",
     "docs/operations.md",
     "docs/benchmarks.md",
+    "docs/websocket.md",
 )
 FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
 

@@ -40,7 +40,7 @@ class World:
     topic: str = field(default_factory=lambda: f"test-{secrets.token_hex(6)}")
     dead_letter_topic: str = ""
     retry_delays_seconds: tuple[int, ...] = RETRY_DELAYS_SECONDS
-    _processes: list[ConsumerProcess] = field(default_factory=list)
+    processes: list[ConsumerProcess] = field(default_factory=list)
 
     async def create(self) -> World:
         """Create the topics and the users file."""
@@ -95,21 +95,26 @@ class World:
 
     async def start_process(self, channels: Iterable[Mapping[str, Any]], **sections: Any) -> ConsumerProcess:
         """Run the consumer service as a process of its own, the way a pod does."""
+        consumer = ConsumerProcess(await self.spawn("consume", channels, **sections))
+        self.processes.append(consumer)
+        return consumer
+
+    async def spawn(
+        self, role: str, channels: Iterable[Mapping[str, Any]], **sections: Any
+    ) -> asyncio.subprocess.Process:
+        """Start a service of this pipeline."""
         config = self.directory / f"config-{secrets.token_hex(4)}.yaml"
         config.write_text(json.dumps(self._build_config(channels, **sections)), encoding="utf-8")
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tocsin_cli", "consume", "--config", str(config)),
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tocsin_cli", role, "--config", str(config)),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             limit=1_000_000,
         )
-        consumer = ConsumerProcess(process)
-        self._processes.append(consumer)
-        return consumer
 
     async def close(self) -> None:
         """Kill the processes that a test left behind."""
-        for process in self._processes:
+        for process in self.processes:
             await process.kill()
 
     def produce(self, notifications: Iterable[Notification], *, accepted_at: datetime | None = None) -> None:
@@ -197,6 +202,16 @@ class ConsumerProcess:
         async with asyncio.timeout(timeout_seconds), self._changed:
             await self._changed.wait_for(lambda: len(self._find(event)) >= count)
         return self._find(event)
+
+    async def wait_end(self, notification_id: str, *, timeout_seconds: float = 60.0) -> dict[str, Any]:
+        """Return the line that says how a notification ended."""
+
+        def find() -> dict[str, Any]:
+            ours = (line for line in self.lines if line.get("notification_id") == notification_id)
+            return next((line for line in ours if line["event"].startswith("notification ")), {})
+
+        async with asyncio.timeout(timeout_seconds), self._changed:
+            return await self._changed.wait_for(find)
 
     async def terminate(self) -> int:
         """Ask it to stop as kubelet does, and return its exit code."""

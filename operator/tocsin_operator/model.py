@@ -65,7 +65,7 @@ class UsersSpec(Spec, frozen=True):
 
 
 class RedisSpec(Spec, frozen=True):
-    """The store for claims of sends."""
+    """The store for claims of sends and for who is connected where."""
 
     url: str
     credentials_secret_ref: SecretRef | None = None
@@ -83,12 +83,21 @@ class IngestionScalingSpec(Spec, frozen=True):
     mode: Literal["Manual"] = "Manual"
 
 
+class StreamSpec(Spec, frozen=True):
+    """The WebSockets of an ingestion pod, and which origins' pages may open them."""
+
+    max_connections: int = 10_000
+    max_connections_per_user: int = 16
+    allowed_origins: list[str] = []
+
+
 class IngestionSpec(Spec, frozen=True):
     """The HTTP side."""
 
     replicas: int = 2
     scaling: IngestionScalingSpec = IngestionScalingSpec()
     auth: AuthSpec = AuthSpec()
+    stream: StreamSpec = StreamSpec()
     resources: dict[str, Any] = {}
 
 
@@ -115,7 +124,7 @@ class ChannelSpec(Spec, frozen=True):
     """One named way to a person."""
 
     name: str
-    type: Literal["Log", "Email", "Webhook"]
+    type: Literal["Log", "Email", "Webhook", "WebSocket"]
     concurrency: int | None = None
     webhook: WebhookSpec | None = None
     email: EmailSpec | None = None
@@ -195,6 +204,11 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     def consumer_group(self) -> str:
         """Return the consumer group: the one named, else `<namespace>.<name>`."""
         return self.spec.kafka.consumer_group or f"{self.namespace}.{self.name}"
+
+    @property
+    def has_streams(self) -> bool:
+        """Whether people connect to ingestion: there is a channel of type WebSocket."""
+        return any(channel.type == "WebSocket" for channel in self.spec.consumer.channels)
 
     @property
     def dead_letter_topic(self) -> str:

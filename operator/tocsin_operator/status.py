@@ -104,7 +104,8 @@ def _describe_pods(world: World) -> str:
 
 def _describe_auth(pipeline: Pipeline) -> str:
     mode = pipeline.spec.ingestion.auth.mode
-    return f"auth.mode {mode}: whoever reaches {build_endpoint(pipeline)} may post"
+    rights = "post and listen as any user" if pipeline.has_streams else "post"
+    return f"auth.mode {mode}: whoever reaches {build_endpoint(pipeline)} may {rights}"
 
 
 def _build_replicas(facts: DeploymentFacts | None) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """One attempt to deliver one notification on one channel, from "is it still worth it" to "what now".
 
     expired? ──► its turn? ──► recipient? ──► claim ──► send ──┬─ taken ──► delivered
-       │            │             │             │              └─ failed ─► again at once, from a retry topic, or never
-       ▼            ▼             ▼             ▼
+       │            │             │             │              ├─ nobody there ─► suppressed
+       ▼            ▼             ▼             ▼              └─ failed ─► again at once, from a retry topic, or never
     expired   waits behind   dead letter   sent before: suppressed
 
 `Deliverer.attempt` never waits for time to pass: it says how long to wait, and the lane parks. What is not the
@@ -18,7 +18,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from tocsin_consumer import metrics
-from tocsin_consumer.channels.base import Channel, Envelope, PermanentFailure, SendFailed, TemporaryFailure
+from tocsin_consumer.channels.base import (
+    Channel,
+    Envelope,
+    NobodyThere,
+    PermanentFailure,
+    Postponed,
+    SendFailed,
+    TemporaryFailure,
+)
 from tocsin_consumer.claims import Claims, ClaimsUnavailable, Held
 from tocsin_consumer.dead_letters import Burial, BurialReason, DeadLetters
 from tocsin_consumer.gate import Gate
@@ -184,6 +192,11 @@ class Deliverer:
         return self._settle(delivery, Outcome.SUPPRESSED, reason=reason)
 
     def _after_failure(self, delivery: Delivery, failure: SendFailed) -> Step:
+        if isinstance(failure, NobodyThere):
+            return self._settle(delivery, Outcome.SUPPRESSED, reason=str(failure))
+        if isinstance(failure, Postponed):
+            delivery.attempts -= 1
+            return self._wait(delivery, "a send waits for a way to its recipient", str(failure))
         metrics.ATTEMPTS_FAILED.labels(delivery.channel).inc()
         delivery.first_failed_at = delivery.first_failed_at or self._now()
         if isinstance(failure, TemporaryFailure) and failure.is_of_channel and self._gate.is_holding(delivery.slot):
@@ -307,7 +320,8 @@ class Deliverer:
 
     def _wrap(self, delivery: Delivery, notification: Notification, profile: Profile) -> Envelope:
         journey, origin = delivery.journey, delivery.journey.origin
-        return Envelope(notification, profile, journey.trace_id, origin.topic, origin.partition, origin.offset)
+        where = (origin.topic, origin.partition, origin.offset)
+        return Envelope(notification, profile, journey.trace_id, *where, journey.accepted_at)
 
     def _settle(self, delivery: Delivery, outcome: Outcome, **fields: str) -> Step:
         metrics.DELIVERIES.labels(delivery.channel, outcome.value).inc()

@@ -69,7 +69,7 @@ class Worker:
         """Build all parts; nothing connects yet. Raise SettingsError if a file they need cannot be used."""
         self._settings = settings
         client_id = f"tocsin-{settings.pipeline.name}-consumer-{socket.gethostname()}"
-        self._channels = build_channels(settings.consumer)
+        self._channels = build_channels(settings)
         self._claims = build_claims(settings)
         # A dead letter is only a dead letter once Kafka has it, whatever ingestion may promise.
         self._producer = RecordProducer(

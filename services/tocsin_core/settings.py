@@ -119,7 +119,7 @@ class UsersSettings(Section):
 
 
 class RedisSettings(Section):
-    """The store for claims of sends. Any server that speaks the Redis protocol, Valkey included."""
+    """The store for claims of sends and for who is connected where: any server that speaks the Redis protocol."""
 
     url: str = Field(pattern=r"^rediss?://", max_length=2_048)
     username: str = ""
@@ -132,6 +132,14 @@ class AuthSettings(Section):
     mode: Literal["None"] = "None"
 
 
+class StreamSettings(Section):
+    """The WebSockets of a pod, and which pages may open them; a page of the Service's own host always may."""
+
+    max_connections: int = Field(default=10_000, ge=1, le=1_000_000)
+    max_connections_per_user: int = Field(default=16, ge=1, le=10_000)
+    allowed_origins: list[str] = Field(default_factory=list, max_length=64)
+
+
 class IngestionSettings(Section):
     """The HTTP side."""
 
@@ -140,6 +148,7 @@ class IngestionSettings(Section):
     auth: AuthSettings = AuthSettings()
     max_in_flight: int = Field(default=10_000, ge=1, le=1_000_000, description="notifications waiting for Kafka")
     drain_seconds: float = Field(default=20.0, ge=0, le=3_600)
+    stream: StreamSettings = StreamSettings()
 
 
 class WebhookSettings(Section):
@@ -167,7 +176,7 @@ class ChannelSettings(Section):
     """One named way to a person. Exactly the block that matches `type` is set."""
 
     name: str = Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)
-    type: Literal["Log", "Email", "Webhook"]
+    type: Literal["Log", "Email", "Webhook", "WebSocket"]
     concurrency: int | None = Field(default=None, ge=1, le=10_000, description="its deliveries in flight per process")
     webhook: WebhookSettings | None = None
     email: EmailSettings | None = None
@@ -238,6 +247,22 @@ class Settings(BaseSettings):
     consumer: ConsumerSettings = ConsumerSettings()
     delivery: DeliverySettings = DeliverySettings()
     health: HealthSettings = HealthSettings()
+
+    @model_validator(mode="after")
+    def _websockets_need_redis(self) -> Self:
+        if self.has_streams and self.redis is None:
+            raise ValueError("redis.url is required by a channel of type WebSocket: consumers find connections there")
+        return self
+
+    @property
+    def has_streams(self) -> bool:
+        """Whether people may connect: there is a channel of type WebSocket."""
+        return any(channel.type == "WebSocket" for channel in self.consumer.channels)
+
+    @property
+    def pipeline_key(self) -> str:
+        """Return `namespace/name`, which separates pipelines that share a store."""
+        return f"{self.pipeline.namespace}/{self.pipeline.name}"
 
     @property
     def dead_letter_topic(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
 from tocsin_core.metrics import registry
 from tocsin_ingestion.problems import KINDS
@@ -10,6 +10,10 @@ from tocsin_ingestion.problems import KINDS
 ACCEPTED = Counter("tocsin_ingestion_accepted", "Notifications answered 202 for the first time", registry=registry)
 REPLAYED = Counter("tocsin_ingestion_replayed", "Notifications answered 202 from an earlier request", registry=registry)
 REFUSED = Counter("tocsin_ingestion_refused", "Notifications refused, by reason", ["reason"], registry=registry)
+STREAMS_OPEN = Gauge("tocsin_ingestion_streams_open", "WebSocket connections that are open", registry=registry)
+STREAMS_CLOSED = Counter(
+    "tocsin_ingestion_streams_closed", "WebSocket connections that ended, by close code", ["code"], registry=registry
+)
 
 for _kind in KINDS:
     REFUSED.labels(_kind.name)  # every reason exists from the start, so that a rate over it is never missing

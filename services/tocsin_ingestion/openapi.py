@@ -26,6 +26,10 @@ or may not have stored: repeat it with the same `Idempotency-Key`.
 `Idempotency-Key` makes the notification's id stable. This release remembers keys per process, for 24 hours and at most
 50,000 of them: a repeat that reaches the same process gets the same answer with `Idempotency-Replay: true`; one that
 reaches another is stored again under the same id, by which consumers with a store recognise it.
+
+A pipeline with a channel of type WebSocket also serves `GET /v1/stream?user=ID`, a **WebSocket** on which a person's
+notifications arrive, one JSON text frame each: `{id, fromID, toID, message, title?, data?, channel, acceptedAt}`. Drop
+what has an id and channel seen before; connect again after 1012, 1013, 4408 and a lost connection, not after others.
 """
 _REFERENCE = "#/components/schemas/{name}"
 _KEY_PARAMETER = {
@@ -42,7 +46,7 @@ _TRACE_PARAMETER = {
     "description": "W3C Trace Context; travels with the notification",
     "schema": {"type": "string"},
 }
-_ONE_KINDS = {kind for kind in KINDS if kind.name not in ("not-found", "method-not-allowed")}
+_ONE_KINDS = {kind for kind in KINDS if kind.name not in ("not-found", "method-not-allowed", "upgrade-required")}
 _BATCH_STATUSES = {400, 408, 413, 415, 422, 500, 503}
 
 

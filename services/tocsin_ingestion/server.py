@@ -1,6 +1,7 @@
 """The ingestion process: what it is made of, and how it begins and ends.
 
-    SIGTERM ─► not ready ─► still answering while the endpoints forget us ─► listener closed, every connection may ask
+    SIGTERM ─► not ready ─► still answering while the endpoints forget us and streams are closed one by one ─►
+    listener closed, every connection may ask
     once more ─► what still waits for Kafka at the deadline is answered by the closing producer (503 or 504) ─► exit
 
 One process per pod: replicas scale it, and one librdkafka queue, one set of metrics and one signal handler stay true.
@@ -26,6 +27,8 @@ from tocsin_ingestion.api import build_api
 from tocsin_ingestion.draft import Rules
 from tocsin_ingestion.readiness import Readiness
 from tocsin_ingestion.report import Reporter
+from tocsin_ingestion.stream import PATH as STREAM_PATH
+from tocsin_ingestion.stream import build_streams
 from tocsin_ingestion.web import App, DrainingServer, bind, build_config
 
 SERVICE = "tocsin-ingestion"
@@ -48,9 +51,12 @@ class Drain(NamedTuple):
     producer_seconds: float
 
 
-def plan_drain(drain_seconds: float) -> Drain:
-    """Return the drain for a budget: a quarter (at most 5 s) to be forgotten, a tenth for the producer. Pure."""
-    announce = min(ANNOUNCE_SECONDS, drain_seconds / 4)
+def plan_drain(drain_seconds: float, *, has_streams: bool = False) -> Drain:
+    """Return the drain for a budget: a quarter (at most 5 s) to be forgotten, a tenth for the producer. Pure.
+
+    With streams it is half of the budget: their clients come back to the other pods spread over that time.
+    """
+    announce = drain_seconds / 2 if has_streams else min(ANNOUNCE_SECONDS, drain_seconds / 4)
     producer = drain_seconds / 10
     return Drain(announce, drain_seconds - announce - producer, producer)
 
@@ -68,6 +74,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> int:
     """Serve until `stop` is set, then drain; return the exit code."""
     if settings.ingestion.auth.mode == "None":
         _log.warning("everybody who reaches this port may post", auth_mode="None", advice=AUTH_ADVICE)
+        if settings.has_streams:
+            _log.warning("everybody who reaches this port may listen as any user", auth_mode="None", advice=AUTH_ADVICE)
     with bind(settings.ingestion.host, settings.ingestion.port) as listener:
         return await Ingestion(settings, listener).run(stop)
 
@@ -78,7 +86,7 @@ class Ingestion:
     def __init__(self, settings: Settings, listener: socket.socket) -> None:
         topic = settings.kafka.topic
         self._listener = listener
-        self._plan = plan_drain(settings.ingestion.drain_seconds)
+        self._plan = plan_drain(settings.ingestion.drain_seconds, has_streams=settings.has_streams)
         self._producer = RecordProducer(settings.kafka, client_id=SERVICE)
         self._admin = KafkaAdmin(settings.kafka, client_id=SERVICE, timeout_seconds=OBSERVE_TIMEOUT_SECONDS)
         directory = FileUserDirectory(settings.users.file)
@@ -88,13 +96,18 @@ class Ingestion:
         self._health = HealthServer(settings.health, check_ready=self._readiness.check, check_alive=self._check_alive)
         rules = Rules(tuple(channel.name for channel in settings.consumer.channels))
         health = health_app(check_ready=self._readiness.check, check_alive=self._check_alive)
-        app = dispatch(build_api(self._acceptor, rules, self._reporter), health)
-        self._server = DrainingServer(build_config(app, graceful_seconds=sum(self._plan[1:])))
+        self._streams = build_streams(settings, directory)
+        app = dispatch(build_api(self._acceptor, rules, self._reporter), health, self._streams)
+        self._server = DrainingServer(
+            build_config(app, graceful_seconds=sum(self._plan[1:]), has_streams=settings.has_streams)
+        )
 
     async def run(self, stop: asyncio.Event) -> int:
         """Serve until `stop` is set, then drain; return the exit code."""
         await self._producer.start()
         await self._health.start()
+        if self._streams is not None:
+            self._streams.start()
         async with asyncio.TaskGroup() as tasks:
             watching = tasks.create_task(self._watch())
             serving = tasks.create_task(self._server.serve(sockets=[self._listener]))
@@ -106,6 +119,8 @@ class Ingestion:
             stopping.cancel()
         self._reporter.flush(is_final=True)
         await self._admin.close()
+        if self._streams is not None:
+            await self._streams.close()
         await self._health.stop()
         return 1 if undelivered or not stop.is_set() else 0
 
@@ -116,7 +131,11 @@ class Ingestion:
     async def _drain(self, serving: asyncio.Task[None]) -> int:
         _log.info("draining", **self._plan._asdict(), in_flight=self._producer.in_flight)
         self._readiness.leave()
-        await asyncio.wait((serving,), timeout=self._plan.announce_seconds)
+        announcing = asyncio.wait((serving,), timeout=self._plan.announce_seconds)
+        if self._streams is None:
+            await announcing
+        else:
+            await asyncio.gather(announcing, self._streams.drain(self._plan.announce_seconds))
         self._server.should_exit = True
         await asyncio.wait((serving,), timeout=self._plan.answer_seconds)
         self._acceptor.close()
@@ -138,11 +157,14 @@ class Ingestion:
         return "" if self._producer.is_healthy else "the producer cannot acknowledge anything any more"
 
 
-def dispatch(api: App, health: App) -> App:
-    """Return the application that answers health and metrics beside the API, without passing through its router."""
+def dispatch(api: App, health: App, streams: App | None) -> App:
+    """Return the application that answers health, metrics and streams beside the API, passing its router by."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        await (health if scope["path"] in HEALTH_PATHS else api)(scope, receive, send)
+        if scope["path"] == STREAM_PATH and streams is not None:
+            await streams(scope, receive, send)
+        else:
+            await (health if scope["path"] in HEALTH_PATHS else api)(scope, receive, send)
 
     return app
 

@@ -18,6 +18,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from tocsin_core.errors import SettingsError
+from tocsin_ingestion.wire import MAX_CLIENT_FRAME_BYTES, PING_SECONDS, StreamProtocol
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than the idle timeout of common load balancers (60 s), so that they close first."""
@@ -38,12 +39,19 @@ def bind(host: str, port: int) -> socket.socket:
         raise SettingsError(f"ingestion.host, ingestion.port: cannot listen on {host}:{port}: {error}") from error
 
 
-def build_config(app: App, *, graceful_seconds: float) -> uvicorn.Config:
-    """Return how uvicorn runs: httptools, no WebSocket, no access log; the loop and the logs are ours."""
+def build_config(app: App, *, graceful_seconds: float, has_streams: bool = False) -> uvicorn.Config:
+    """Return how uvicorn runs: httptools, WebSockets if there are any, no access log; the loop and the logs are ours.
+
+    Frames are not compressed: a compressor costs every connection more memory than all the rest of it.
+    """
     return uvicorn.Config(
         app,
         http="httptools",
-        ws="none",
+        ws=StreamProtocol if has_streams else "none",
+        ws_max_size=MAX_CLIENT_FRAME_BYTES,
+        ws_ping_interval=PING_SECONDS,
+        ws_ping_timeout=PING_SECONDS,
+        ws_per_message_deflate=False,
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -80,7 +88,8 @@ class DrainingServer(uvicorn.Server):
 
     @property
     def _connections(self) -> list[HttpToolsProtocol]:
-        return cast("list[HttpToolsProtocol]", list(self.server_state.connections))
+        connections = list(self.server_state.connections)  # WebSockets too: uvicorn itself ends those that are left
+        return [each for each in connections if isinstance(each, HttpToolsProtocol)]
 
 
 def _is_busy(connection: HttpToolsProtocol) -> bool:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from websockets.sync.client import connect
 
 import pipelines
 from e2e.cluster import PIPELINES, SMALL, Kubectl, forwarded, wait_until
 from e2e.conftest import Site
-from e2e.host import serve_webhooks
+from e2e.host import EVERYWHERE, build_host_service, serve_webhooks
+from tocsin_cli.embedded.valkey import EmbeddedValkey
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
@@ -172,6 +175,35 @@ def read_burst(kubectl: Kubectl) -> dict[str, Any]:
 
 def count_accepted(kubectl: Kubectl) -> int:
     return len(read_burst(kubectl)["accepted"])
+
+
+def test_what_is_posted_appears_on_an_open_screen(site: Site, quickstart: Kubectl, host_address: str) -> None:
+    kubectl = quickstart
+    with EmbeddedValkey(host=EVERYWHERE, password="of-a-test") as store:
+        port = urlsplit(store.url).port
+        assert port is not None
+        kubectl.apply(
+            *build_host_service("valkey", host_address, port, service_port=6379),
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": "valkey"},
+                "stringData": {"password": "of-a-test"},
+            },
+        )
+        body = build_pipeline("screens", channel={"name": "screen", "type": "WebSocket"})
+        body["spec"]["redis"] = {"url": "redis://valkey:6379/0", "credentialsSecretRef": {"name": "valkey"}}
+        kubectl.apply(body)
+        wait_ready(site, "screens")
+        with forwarded(kubectl, "screens-ingestion") as url:
+            address = f"{url.replace('http', 'ws', 1)}/v1/stream?user=2"
+            with connect(address, open_timeout=30, close_timeout=1) as screen:
+                notification = {"fromID": 1, "toID": 2, "message": "bonjour à tous"}
+                answer = httpx.post(f"{url}/v1/notifications", json=notification, timeout=30)
+                assert answer.status_code == 202, answer.text
+                frame = json.loads(screen.recv(timeout=60))
+        kubectl.do("delete", PIPELINES, "screens")
+    assert (frame["id"], frame["message"], frame["channel"]) == (answer.json()["id"], "bonjour à tous", "screen")
 
 
 def test_deleting_a_pipeline_leaves_nothing(site: Site, quickstart: Kubectl) -> None:

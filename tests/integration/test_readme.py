@@ -61,6 +61,22 @@ def test_a_file_is_delivered_and_its_refused_lines_are_named(tmp_path: Path) -> 
     assert re.search(r"^line 2: .*999", done.stderr, re.MULTILINE)
 
 
+def test_what_is_sent_appears_on_the_screen_of_whoever_listens() -> None:
+    dev, listen, send = find_block("docs/websocket.md", "tocsin listen").splitlines()
+    with started(dev) as process:
+        assert process.stdout is not None
+        address = next(found[0] for line in process.stdout if (found := re.search(r"http://[\w.]+:\d+", line)))
+        with started(f"{listen} --url {address} --count 1") as listening:
+            assert listening.stdout is not None
+            assert listening.stdout.readline() == "connected\n"
+            sent = run_script(f"{send} --url {address}").stdout.strip()
+            frame = json.loads(listening.stdout.readline())
+        os.killpg(process.pid, signal.SIGINT)
+        process.stdout.read()
+    assert (frame["id"], frame["message"], frame["channel"]) == (sent, "Grüße aus der Küche", "screen")
+    assert process.returncode == 0
+
+
 def test_make_demo_ends_well(tmp_path: Path) -> None:
     report = tmp_path / "out.json"
     done = run_script(f"{find_block('README.md', 'make demo').strip()} SECONDS=10 RATE=50 JSON={report}")

@@ -19,7 +19,14 @@ from tocsin_consumer.channels.base import PermanentFailure, SendFailed, Temporar
 from tocsin_consumer.channels.build import build_channels
 from tocsin_consumer.channels.webhook import WebhookChannel
 from tocsin_core.errors import SettingsError
-from tocsin_core.settings import ChannelSettings, ConsumerSettings, WebhookSettings
+from tocsin_core.settings import (
+    ChannelSettings,
+    ConsumerSettings,
+    KafkaSettings,
+    Settings,
+    UsersSettings,
+    WebhookSettings,
+)
 
 SECRET = "whsec_" + base64.b64encode(b"a secret of thirty-two bytes ...").decode()
 
@@ -39,8 +46,9 @@ def secret_file(tmp_path: Path) -> Path:
 
 def build(url: str, *, secret_file: Path | None = None, timeout_seconds: float = 5.0) -> WebhookChannel:
     webhook = WebhookSettings(url=url, secret_file=secret_file, timeout_seconds=timeout_seconds)
-    settings = ConsumerSettings(channels=[ChannelSettings(name="hook", type="Webhook", webhook=webhook)])
-    channel = build_channels(settings)["hook"]
+    consumer = ConsumerSettings(channels=[ChannelSettings(name="hook", type="Webhook", webhook=webhook)])
+    kafka, users = KafkaSettings(brokers=["kafka:9092"], topic="t"), UsersSettings(file=Path("users.yaml"))
+    channel = build_channels(Settings(kafka=kafka, users=users, consumer=consumer))["hook"]
     assert isinstance(channel, WebhookChannel)
     return channel
 

@@ -26,6 +26,9 @@ EVERYTHING: Changes = {
         "producerReturnSuccesses": False,
     },
     "users": {"configMapRef": {"name": "people"}},
+    "ingestion": {
+        "stream": {"maxConnections": 9, "maxConnectionsPerUser": 3, "allowedOrigins": ["https://app.example.org"]},
+    },
     "redis": {"url": "redis://valkey:6379/0", "credentialsSecretRef": {"name": "valkey"}},
     "consumer": {
         "concurrency": 10,
@@ -46,6 +49,7 @@ EVERYTHING: Changes = {
                     "credentialsSecretRef": {"name": "smtp"},
                 },
             },
+            {"name": "screen", "type": "WebSocket"},
         ],
     },
     "delivery": {"maxAttempts": 7, "ordering": "Strict", "ttlSeconds": 60, "deadLetterTopic": "graveyard"},
@@ -83,6 +87,10 @@ def test_every_field_of_the_spec_reaches_the_settings(tmp_path: Path, monkeypatc
     assert settings.kafka.consumer_group == "orders-group"
     assert settings.redis is not None
     assert settings.redis.url == "redis://valkey:6379/0"
+    stream = settings.ingestion.stream
+    assert settings.has_streams
+    assert (stream.max_connections, stream.max_connections_per_user) == (9, 3)
+    assert stream.allowed_origins == ["https://app.example.org"]
     assert settings.consumer.concurrency == 10
     assert settings.consumer.channel_limits == {"log": 10, "hook": 3, "mail": 10}
     hook, mail = settings.consumer.channels[1].webhook, settings.consumer.channels[2].email
@@ -126,3 +134,15 @@ def test_a_change_for_consumers_alone_rolls_consumers_alone() -> None:
     pipeline, slower = parse_stored({}), parse_stored({"spec.consumer.concurrency": 1})
     assert hash_service_config(slower, "ingestion") == hash_service_config(pipeline, "ingestion")
     assert hash_service_config(slower, "consumer") != hash_service_config(pipeline, "consumer")
+
+
+def test_the_store_rolls_ingestion_where_people_connect_to_it_and_only_there() -> None:
+    redis, screens = {"spec.redis": {"url": "redis://a"}}, {"spec.consumer.channels.0.type": "WebSocket"}
+    moved = {"spec.redis": {"url": "redis://b"}}
+
+    def hash_ingestion(*changes: Changes) -> str:
+        return hash_service_config(parse_stored({key: each[key] for each in changes for key in each}), "ingestion")
+
+    assert hash_ingestion(redis) == hash_ingestion(moved)
+    assert hash_ingestion(redis, screens) != hash_ingestion(redis)
+    assert hash_ingestion(redis, screens) != hash_ingestion(moved, screens)

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from stage import NOW, RECORD, Stage, StageChannel, build_deliverer, make_delivery
-from tocsin_consumer.channels.base import PermanentFailure, SendFailed, TemporaryFailure
+from tocsin_consumer.channels.base import NobodyThere, PermanentFailure, Postponed, SendFailed, TemporaryFailure
 from tocsin_consumer.claims import ClaimsUnavailable, Done, Granted, Held
 from tocsin_consumer.delivery import Deliverer, expires_at
 from tocsin_core.errors import TopicMissing
@@ -46,6 +46,22 @@ async def test_a_temporary_failure_is_tried_again_after_the_backoff(stage: Stage
     assert await deliverer.attempt(delivery) == 0.5
     assert await deliverer.attempt(delivery) == 1.0
     assert stage.released == [False, False]
+
+
+async def test_nobody_to_send_to_is_an_end_and_no_dead_letter(stage: Stage, deliverer: Deliverer) -> None:
+    stage.failure = NobodyThere("nobody connected")
+    assert await deliverer.attempt(make_delivery()) is None
+    assert (stage.buried, stage.done, stage.released) == ([], [], [False])
+
+
+async def test_a_postponed_send_waits_and_costs_no_attempt(stage: Stage, deliverer: Deliverer) -> None:
+    stage.failure = Postponed("the way is not there")
+    delivery = make_delivery()
+    assert [await deliverer.attempt(delivery) for _ in range(5)] == [1.0, 2.0, 4.0, 8.0, 15.0]
+    assert (delivery.attempts, stage.buried) == (0, [])
+    stage.failure = None
+    assert await deliverer.attempt(delivery) is None
+    assert stage.done == ["n1"]
 
 
 async def test_the_last_attempt_is_followed_by_a_dead_letter(stage: Stage, deliverer: Deliverer) -> None:

@@ -35,6 +35,9 @@ RUN_BY = {
     "tocsin dlq replay -f orders.yaml --channel push --since 1h --rate 50": DEAD_LETTERS,
     "tocsin dlq replay -f orders.yaml 0:17 0:23": DEAD_LETTERS,
     "tocsin dlq discard -f orders.yaml --reason undecodable --yes": DEAD_LETTERS,
+    ".venv/bin/tocsin dev -f manifests/samples/websocket.yaml": LOCAL,
+    ".venv/bin/tocsin listen --user 2": LOCAL,
+    '.venv/bin/tocsin send --from 1 --to 2 "Grüße aus der Küche"': LOCAL,
     "manifests/kind/up": KIND,
     "docker build --tag registry.example.org/tocsin:0.1.0 .": KIND,
     "helm install tocsin charts/tocsin --namespace tocsin-system --create-namespace "

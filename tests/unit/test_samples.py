@@ -11,7 +11,7 @@ import yaml
 from tocsin_cli.resource.manifest import read_manifest
 
 SAMPLES = Path(__file__).resolve().parents[2] / "manifests" / "samples"
-PIPELINES = ["quickstart.yaml", "webhook.yaml", "email.yaml"]
+PIPELINES = ["quickstart.yaml", "webhook.yaml", "email.yaml", "websocket.yaml"]
 
 
 def documents(name: str) -> list[dict[str, Any]]:

@@ -213,3 +213,10 @@ def test_the_tiers_may_be_others_and_come_in_order(write: Any) -> None:
 @pytest.mark.parametrize("delays", [[], [0], [100_000], list(range(1, 10))])
 def test_tiers_nobody_could_wait_for_are_refused(write: Any, delays: list[int]) -> None:
     assert "delivery.retry_delays_seconds" in explain(write(delivery={"retry_delays_seconds": delays}))
+
+
+def test_a_websocket_channel_without_a_store_says_which_key_is_missing(write: Any) -> None:
+    consumer = {"channels": [{"name": "screen", "type": "WebSocket"}]}
+    assert "redis.url is required by a channel of type WebSocket" in explain(write(consumer=consumer))
+    settings = load_settings(write(consumer=consumer, redis={"url": "redis://valkey:6379/0"}))
+    assert settings.has_streams

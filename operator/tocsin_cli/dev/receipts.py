@@ -22,7 +22,10 @@ ENDS = {
 }
 LOUD_LEVELS = ("warning", "error", "critical")
 LIBRDKAFKA = "tocsin.librdkafka"
-OPEN_TO_EVERYBODY = "everybody who reaches this port may post"
+OPEN_TO_EVERYBODY = (
+    "everybody who reaches this port may post",
+    "everybody who reaches this port may listen as any user",
+)
 """Right in a cluster; here only this machine reaches the port."""
 
 
@@ -83,7 +86,7 @@ def _remark(entry: LogLine) -> str:
     is_loud = entry.level in LOUD_LEVELS or entry.event == "notification dead-lettered"
     # librdkafka warns of what it repeats by itself, which a broker that began a second ago always makes it do.
     is_passing = entry.logger == LIBRDKAFKA and entry.event.endswith("retrying")
-    if not is_loud or is_passing or entry.event == OPEN_TO_EVERYBODY:
+    if not is_loud or is_passing or entry.event in OPEN_TO_EVERYBODY:
         return ""
     details = (entry.notification_id, entry.channel, entry.reason, entry.error)
     return " ".join([entry.event, *(detail for detail in details if detail)])

@@ -213,7 +213,7 @@ def _other_ends(picture: Picture) -> str:
     named = (
         (picture.refused, "refused"),
         (picture.count.dead_lettered, "dead-lettered"),
-        (picture.count.dropped, "expired"),
+        (picture.count.dropped, "expired or suppressed"),
         (picture.count.duplicates, "duplicates"),
     )
     return " · ".join(f"{number:,} {name}" for number, name in named if number)

@@ -100,6 +100,8 @@ class Session:
         stack.push_async_callback(pipeline.stop)
         await pipeline.start()
         self._screen.step(f"the pipeline is ready on {pipeline.url}, {self.elapsed_seconds:.1f} s after the start")
+        if resource.has_streams:
+            self._screen.step(f"to see what a person sees: tocsin listen --user ID --url {pipeline.url}")
         return pipeline
 
     async def _drive(self, pipeline: RunningPipeline) -> None:

@@ -88,7 +88,7 @@ def format_tally(tally: Tally) -> str:
         f"{tally.accepted:,} accepted",
         f"{tally.delivered:,} delivered",
         *([f"{tally.dead_lettered:,} dead-lettered"] if tally.dead_lettered else []),
-        *([f"{dropped:,} expired"] if dropped else []),
+        *([f"{dropped:,} expired or suppressed"] if dropped else []),
         *([f"{tally.refused:,} refused"] if tally.refused else []),
         f"{tally.lost:,} lost",
         f"{tally.duplicates:,} duplicates",

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from tocsin_operator.children.naming import Role, build_metadata, name_config
-from tocsin_operator.model import ChannelSpec, EmailSpec, KafkaSpec, Pipeline, WebhookSpec
+from tocsin_operator.model import ChannelSpec, EmailSpec, KafkaSpec, Pipeline, StreamSpec, WebhookSpec
 
 ROOT = "/etc/tocsin"
 CONFIG_FILE = "config.yaml"
@@ -42,6 +42,7 @@ def build_service_config(pipeline: Pipeline, *, root: str = ROOT) -> dict[str, A
             "port": INGESTION_PORT,
             "auth": {"mode": spec.ingestion.auth.mode},
             "drain_seconds": INGESTION_DRAIN_SECONDS,
+            **({"stream": _build_stream(spec.ingestion.stream)} if pipeline.has_streams else {}),
         },
         "consumer": {
             "concurrency": spec.consumer.concurrency,
@@ -74,7 +75,10 @@ def render_service_config(pipeline: Pipeline) -> str:
 def hash_service_config(pipeline: Pipeline, role: Role) -> str:
     """Return what a role's pod template carries, so that its pods roll when what they read changed and only then."""
     config = build_service_config(pipeline)
-    read = {section: content for section, content in config.items() if section not in UNREAD_SECTIONS[role]}
+    unread = UNREAD_SECTIONS[role]
+    if pipeline.has_streams:  # who is connected stands in the store
+        unread -= {"redis"}
+    read = {section: content for section, content in config.items() if section not in unread}
     if role == "ingestion":  # which channels there are is all it wants to know of consumers
         read["consumer"] = {"channels": [channel["name"] for channel in config["consumer"]["channels"]]}
     return hashlib.sha256(yaml.safe_dump(read, sort_keys=True).encode()).hexdigest()[:16]
@@ -109,6 +113,14 @@ def _build_kafka_tls(kafka: KafkaSpec, folder: str) -> dict[str, Any]:
         return {}
     files = {"ca_file": "ca.crt", "cert_file": "tls.crt", "key_file": "tls.key"}
     return {"tls": {key: f"{folder}/{name}" for key, name in files.items()}}
+
+
+def _build_stream(stream: StreamSpec) -> dict[str, Any]:
+    return {
+        "max_connections": stream.max_connections,
+        "max_connections_per_user": stream.max_connections_per_user,
+        "allowed_origins": list(stream.allowed_origins),
+    }
 
 
 def _build_channel(channel: ChannelSpec, root: str) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Network policies: what may reach a pod, and what a pod may reach.
 
-In: everybody may post to ingestion's API (who is let in is the API's question, and an Ingress controller may run on
-the host network, which no selector describes); health and metrics answer the cluster's pods only (operator,
-Prometheus); the kubelet on the pod's own node is never filtered. Nothing else gets in, so nothing calls a consumer.
+In: everybody may post to ingestion's API and open streams there (who is let in is the API's question, and an Ingress
+controller may run on the host network, which no selector describes); health and metrics answer the cluster's pods only
+(operator, Prometheus); the kubelet on the pod's own node is never filtered. Nothing else gets in, so nothing calls a
+consumer.
 
 Out: DNS, and TCP to anywhere. Kafka names its brokers' addresses and ports itself, after the first connection;
 webhooks, SMTP servers and stores live where the user says. Listing their ports would cut off a broker that advertises

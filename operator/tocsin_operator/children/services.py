@@ -1,4 +1,4 @@
-"""The Service clients post to. Consumers have none: nobody calls them, and their metrics are read pod by pod."""
+"""The Service clients post to and listen at. Consumers have none: nobody calls them; metrics are read pod by pod."""
 
 from __future__ import annotations
 

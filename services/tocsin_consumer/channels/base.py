@@ -1,4 +1,4 @@
-"""What a channel is: the devices it sends to, one send, and two ways to fail.
+"""What a channel is: the devices it sends to, one send, and the ways in which it can come to nothing.
 
 A channel knows its provider and nothing else: no retries, no offsets, no dead letters. It says whether trying again
 can help, whether the failure concerns this message alone or the whole channel, and whether the provider may have taken
@@ -6,12 +6,15 @@ the message all the same; what follows from that is decided once, for all channe
 
     SendFailed
     ├── TemporaryFailure     trying again can help (timeouts, 4yz, 429, 5xx)
-    └── PermanentFailure     it never will (no address, 5yz, other 4xx); carries the dead letter's reason
+    ├── PermanentFailure     it never will (no address, 5yz, other 4xx); carries the dead letter's reason
+    ├── Postponed            not now, and not the notification's fault: it waits, which costs no attempt
+    └── NobodyThere          there is nobody to send to: an end (suppressed), not an error
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import ClassVar, NamedTuple, Protocol
 
 from tocsin_core.errors import TocsinError
@@ -31,6 +34,7 @@ class Envelope(NamedTuple):
     topic: str
     partition: int
     offset: int
+    accepted_at: datetime
     device: str = ""
 
 
@@ -75,6 +79,20 @@ class PermanentFailure(SendFailed):
     def __init__(self, message: str, *, reason: str = "provider_permanent") -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class Postponed(SendFailed):
+    """Nothing was taken because the way to the recipient is not there at present."""
+
+    retriable: ClassVar[bool] = True
+
+    def __init__(self, message: str, *, is_uncertain: bool = False) -> None:
+        super().__init__(message)
+        self.is_uncertain = is_uncertain
+
+
+class NobodyThere(SendFailed):
+    """Nothing was sent because there is nobody to send to, for certain."""
 
 
 class Channel(Protocol):
