@@ -215,7 +215,7 @@ def test_flags_win_over_the_environment_and_the_environment_over_the_resource(
 
 def test_a_letter_may_be_replayed() -> None:
     assert refuse(build_letter()) is None
-    assert refuse(build_letter(topic="orders.retry.push.10s")) is None
+    assert refuse(build_letter(topic="orders.retry.10s")) is None
     assert refuse(build_letter(value=b"\xff", reason="undecodable", channel="")) is None
     assert refuse(build_notification(accepted_at=NOW - timedelta(seconds=3599))) is None
 
