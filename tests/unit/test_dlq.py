@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import io
+import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from tocsin_cli.__main__ import main
-from tocsin_cli.dlq import command
+from tocsin_cli.dlq import command, settling
 from tocsin_cli.dlq.choice import Choice, build_choice, parse_moment
 from tocsin_cli.dlq.decision import build_replay_headers, decide_refusal
+from tocsin_cli.dlq.journal import Journal
 from tocsin_cli.dlq.letter import Letter, Position, read_letter
 from tocsin_cli.dlq.listing import Row, Summary, choose_rows
 from tocsin_cli.dlq.place import Place, find_place
 from tocsin_cli.dlq.settlement import Marker, Settled, Settlement, build_marker, read_marker
+from tocsin_cli.dlq.settling import Act, Settling
 from tocsin_cli.dlq.showing import format_letter, format_value
 from tocsin_consumer.dead_letters import Burial, build_headers
 from tocsin_core.codec import encode, make_traceparent
+from tocsin_core.errors import KafkaUnavailable
 from tocsin_core.message import Notification, Record
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -215,7 +222,7 @@ def test_flags_win_over_the_environment_and_the_environment_over_the_resource(
 
 def test_a_letter_may_be_replayed() -> None:
     assert refuse(build_letter()) is None
-    assert refuse(build_letter(topic="orders.retry.push.10s")) is None
+    assert refuse(build_letter(topic="orders.retry.10s")) is None
     assert refuse(build_letter(value=b"\xff", reason="undecodable", channel="")) is None
     assert refuse(build_notification(accepted_at=NOW - timedelta(seconds=3599))) is None
 
@@ -340,3 +347,56 @@ def test_json_is_shown_indented_and_anything_else_as_bytes() -> None:
 def test_choosing_nothing_is_choosing_everything() -> None:
     assert build_choice(parse("replay")).is_everything
     assert build_choice(parse("replay", "1:7", "0:2", "1:7")) == Choice(positions=(Position(0, 2), Position(1, 7)))
+
+
+class StubJournal:
+    """Letters without Kafka; after the last one the search goes on for ever, as in a topic of millions."""
+
+    def __init__(self, *letters: Letter) -> None:
+        self._letters = letters
+
+    async def choose(self, _: Choice) -> AsyncIterator[Letter]:
+        for letter in self._letters:
+            yield letter
+        await asyncio.Event().wait()
+
+
+def build_settling(act: Act, *letters: Letter) -> Settling:
+    return Settling(cast("Journal", StubJournal(*letters)), Settled({}), refuse=lambda _: None, act=act)
+
+
+async def test_an_interrupted_search_ends_at_once_and_what_has_begun_is_finished() -> None:
+    finished = []
+
+    async def act(letter: Letter) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.sleep(0.01)
+        finished.append(letter)
+
+    before = signal.getsignal(signal.SIGINT)
+    outcome = await build_settling(act, build_letter()).run(Choice())
+    assert (len(finished), outcome.done, outcome.exit_code) == (1, 1, 130)
+    assert outcome.format("replayed").startswith("replayed 1\nstopped after 1:5: interrupted")
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+async def test_a_failure_of_kafka_ends_it_and_names_the_letter() -> None:
+    async def act(_: Letter) -> None:
+        raise KafkaUnavailable("nobody answers", advice="check the brokers")
+
+    outcome = await build_settling(act, build_letter()).run(Choice())
+    assert (outcome.done, outcome.exit_code) == (0, 1)
+    assert outcome.format("replayed") == "replayed 0\nstopped before the first: 1:5: nobody answers (check the brokers)"
+
+
+async def test_what_watches_can_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settling, "WATCH_SECONDS", 0.0)
+
+    async def act(_: Letter) -> None:
+        pytest.fail("nothing may begin once the watch has said no")
+
+    async def watch() -> str:
+        return "the topic grows"
+
+    outcome = await build_settling(act, build_letter()).run(Choice(), watch=watch)
+    assert (outcome.stopped, outcome.exit_code) == ("the topic grows", 1)

@@ -91,34 +91,35 @@ class Settling:
         self._refuse = refuse
         self._act = act
         self._slots = asyncio.Semaphore(WINDOW)
-        self._stop = asyncio.Event()
+        self._beginning: asyncio.Task[None] | None = None
+        self._is_stopping = False
         self.outcome = Outcome()
 
     async def run(self, choice: Choice, *, per_second: float | None = None, watch: Watch | None = None) -> Outcome:
         """Settle the chosen letters, at most `per_second`, until `watch` (asked once a second) or Ctrl-C ends it."""
         with stopping(self._interrupt):
             async with asyncio.TaskGroup() as group:
-                try:
-                    await self._begin_each(choice, group, Pace(per_second, self._stop), watch)
-                except KafkaFailure as failure:
-                    self._end(_explain(failure))
+                self._beginning = group.create_task(self._begin_each(choice, group, Pace(per_second), watch))
             await self._look(watch)
         return self.outcome
 
     async def _begin_each(self, choice: Choice, group: asyncio.TaskGroup, pace: Pace, watch: Watch | None) -> None:
         missing = set(choice.positions)
-        async for letter in self._journal.choose(choice):
-            missing.discard(letter.position)
-            if pace.is_due(WATCH_SECONDS):
-                await self._look(watch)
-            if self._is_passed_over(letter):
-                continue
-            await pace.for_turn()
-            await self._slots.acquire()
-            if self._stop.is_set():
-                return
-            group.create_task(self._settle(letter))
-        self.outcome.missing = sorted(missing)
+        try:
+            async for letter in self._journal.choose(choice):
+                missing.discard(letter.position)
+                if pace.is_due(WATCH_SECONDS):
+                    await self._look(watch)
+                if not self._is_passed_over(letter):
+                    await pace.for_turn()
+                    await self._slots.acquire()
+                    if self._is_stopping:
+                        return
+                    group.create_task(self._settle(letter))
+        except KafkaFailure as failure:
+            self._end(_explain(failure))
+        else:
+            self.outcome.missing = sorted(missing)
 
     def _is_passed_over(self, letter: Letter) -> bool:
         if self._settled.find(letter.position) is not None:
@@ -142,7 +143,7 @@ class Settling:
             self._slots.release()
 
     async def _look(self, watch: Watch | None) -> None:
-        if watch is None or self._stop.is_set():
+        if watch is None or self._is_stopping:
             return
         try:
             reason = await watch()
@@ -156,25 +157,26 @@ class Settling:
         self._end("interrupted; what was under way is finished, once more to leave at once")
 
     def _end(self, reason: str) -> None:
+        """Begin nothing more, even in the midst of a long search; what has begun ends by itself."""
         self.outcome.stopped = self.outcome.stopped or reason
-        self._stop.set()
+        self._is_stopping = True
+        if self._beginning is not None:
+            self._beginning.cancel()
 
 
 class Pace:
     """Turns at most so many times a second, and the time of the last look at something else."""
 
-    def __init__(self, per_second: float | None, stop: asyncio.Event) -> None:
+    def __init__(self, per_second: float | None) -> None:
         self._interval = 1 / per_second if per_second else 0.0
-        self._stop = stop
         self._next = time.monotonic()
         self._looked_at = self._next
 
     async def for_turn(self) -> None:
-        """Wait for the next turn, or for the end."""
+        """Wait for the next turn."""
         wait_seconds = self._next - time.monotonic()
         if wait_seconds > 0:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), wait_seconds)
+            await asyncio.sleep(wait_seconds)
         self._next = max(self._next, time.monotonic() - self._interval) + self._interval
 
     def is_due(self, seconds: float) -> bool:
@@ -199,7 +201,8 @@ def stopping(interrupt: Callable[[], None]) -> Iterator[None]:
 
     def once() -> None:
         for number in before:
-            loop.remove_signal_handler(number)  # which leaves the signal's default: the process ends
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
         interrupt()
 
     for number in before:
