@@ -36,6 +36,8 @@ def build_delivery(
 
 def build_envelope(delivery: Delivery, profile: Profile) -> Envelope:
     """Return what a channel is given of it."""
-    record, notification = delivery.journey.record, delivery.journey.notification
+    journey = delivery.journey
+    record, notification = journey.record, journey.notification
     assert notification is not None
-    return Envelope(notification, profile, None, record.topic, record.partition, record.offset)
+    where = (record.topic, record.partition, record.offset)
+    return Envelope(notification, profile, None, *where, journey.accepted_at)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 
 from tocsin_consumer import metrics
 from tocsin_consumer.breaker import Breaker, State
-from tocsin_consumer.channels.base import PermanentFailure, SendFailed, TemporaryFailure
+from tocsin_consumer.channels.base import NobodyThere, PermanentFailure, SendFailed, TemporaryFailure
 from tocsin_core.logging import get_logger
 from tocsin_core.retry import Reason
 
@@ -79,6 +79,7 @@ class Gate:
                 self._note_failure(channel, failure, notification_id, began_at)
             case (  # a no is an answer, too
                 None
+                | NobodyThere()
                 | PermanentFailure(reason=Reason.PROVIDER_PERMANENT)
                 | TemporaryFailure(is_of_channel=False, is_uncertain=False)
             ):

@@ -1,8 +1,8 @@
 """A consumer's side of the hub: asks the pods that hold a person's connections, and waits for what they say.
 
-Sends of one turn of the event loop, and those that come while a batch is under way, go out as one call of the script:
-at 64 sends in flight, Redis sees a few calls where it would see 64. Answers come on one channel per process, under a
-number. A batch whose call failed may have been published all the same, which HubUnavailable says.
+Sends go out in batches, a call of the script each: at 64 sends in flight, Redis sees one call where it would see 64.
+Answers come on one channel per process, under a number. A batch whose call failed may have been published all the same,
+which HubUnavailable says.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from collections import deque
 from collections.abc import Sequence
 from typing import ClassVar
 
 import msgspec
 
+from tocsin_consumer.batches import Batches, TooManyWaiting
 from tocsin_core import hub, store
 from tocsin_core.complaints import Complaints
 from tocsin_core.errors import MessageError, TocsinError
@@ -26,8 +26,8 @@ from tocsin_core.settings import RedisSettings
 ANSWER_SECONDS = 3.0
 """How long pods are waited for, the way there and back included."""
 MAX_BATCH = 64
-MAX_BATCH_BYTES = 1_048_576
-MAX_CONNECTIONS = 4
+MAX_CALLS = 2
+SPARE_CONNECTIONS = 2
 
 _log = get_logger(__name__)
 
@@ -55,6 +55,10 @@ class _Send:
         self._asked: Asked | None = None
         self._answers: list[Taken] = []
 
+    @property
+    def is_asked(self) -> bool:
+        return self._asked is not None
+
     def note_asked(self, asked: Asked) -> None:
         self._asked = asked
         self._conclude()
@@ -62,10 +66,6 @@ class _Send:
     def note_answer(self, taken: Taken) -> None:  # may come before the script's own reply was read
         self._answers.append(taken)
         self._conclude()
-
-    def fail(self, error: Exception) -> None:
-        if not self.outcome.done():
-            self.outcome.set_exception(error)
 
     def _conclude(self) -> None:
         if self.outcome.done() or self._asked is None:
@@ -80,7 +80,7 @@ class HubClient:
 
     def __init__(self, settings: RedisSettings, *, pipeline: str) -> None:
         """`pipeline` (`namespace/name`) separates the pipelines that share a server."""
-        self._redis = store.connect(settings, max_connections=MAX_CONNECTIONS)
+        self._redis = store.connect(settings, max_connections=MAX_CALLS + SPARE_CONNECTIONS)
         self._keys = HubKeys(pipeline)
         self._name = secrets.token_hex(8)
         self._script = self._redis.register_script(hub.SEND)
@@ -88,8 +88,7 @@ class HubClient:
         self._complaints = Complaints(_log.warning)
         self._numbers = itertools.count(1)
         self._open: dict[int, _Send] = {}
-        self._waiting: deque[_Send] = deque()
-        self._sending: asyncio.Task[None] | None = None
+        self._batches: Batches[_Send, Asked] = Batches(self._call, max_running=MAX_CALLS, max_size=MAX_BATCH)
         self._is_started = False
 
     async def send(self, user_id: str, frame: bytes) -> Verdict:
@@ -101,22 +100,24 @@ class HubClient:
         number = next(self._numbers)
         payload = hub.encode(Request(self._name, number, user_id, msgspec.Raw(frame)))
         send = self._open[number] = _Send(number, user_id, payload)
-        self._waiting.append(send)
-        if self._sending is None:
-            self._sending = asyncio.create_task(self._send_waiting())
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
+                send.note_asked(await self._batches.ask(send))
                 return await send.outcome
-        except TimeoutError:
-            return Verdict.UNANSWERED
+        except TimeoutError as error:
+            if send.is_asked:
+                return Verdict.UNANSWERED
+            raise HubUnavailable(store.explain(error), is_uncertain=True) from error
+        except TooManyWaiting as error:
+            raise HubUnavailable("too many sends wait for the store", is_uncertain=False) from error
+        except store.STORE_ERRORS as error:
+            raise HubUnavailable(store.explain(error), is_uncertain=True) from error
         finally:
             del self._open[number]
 
     async def close(self) -> None:
         """Stop listening and close all connections. Calling it twice is fine."""
-        if self._sending is not None:
-            self._sending.cancel()
-            await asyncio.gather(self._sending, return_exceptions=True)
+        await self._batches.close()
         await self._subscription.close()
         await self._redis.aclose()
 
@@ -132,37 +133,11 @@ class HubClient:
         except TimeoutError as error:
             raise HubUnavailable(store.explain(error), is_uncertain=False) from error
 
-    async def _send_waiting(self) -> None:
-        try:
-            await asyncio.sleep(0)  # what this turn of the loop has to send goes together
-            while batch := self._take_batch():
-                await self._send_batch(batch)
-        finally:
-            self._sending = None
-
-    def _take_batch(self) -> list[_Send]:
-        batch: list[_Send] = []
-        size = 0
-        while self._waiting and len(batch) < MAX_BATCH and size < MAX_BATCH_BYTES:
-            send = self._waiting.popleft()
-            if send.number in self._open:  # its sender may have given up
-                batch.append(send)
-                size += len(send.payload)
-        return batch
-
-    async def _send_batch(self, batch: Sequence[_Send]) -> None:
+    async def _call(self, batch: Sequence[_Send]) -> list[Asked]:
         keys = [self._keys.watch, self._keys.pods, *(self._keys.user(send.user_id) for send in batch)]
         times = [int(hub.LEASE_SECONDS * 1000), int(hub.GRACE_SECONDS * 1000)]
         arguments: list[str | int | bytes] = [*times, self._keys.pod_channels, *(send.payload for send in batch)]
-        try:
-            result = await self._script(keys=keys, args=arguments)
-        except store.STORE_ERRORS as error:
-            unavailable = HubUnavailable(store.explain(error), is_uncertain=True)
-            for send in batch:
-                send.fail(unavailable)
-            return
-        for send, asked in zip(batch, hub.parse_asked(result), strict=True):
-            send.note_asked(asked)
+        return hub.parse_asked(await self._script(keys=keys, args=arguments))
 
     def _on_answers(self, data: bytes) -> None:
         try:

@@ -92,7 +92,7 @@ def test_every_field_of_the_spec_reaches_the_settings(tmp_path: Path, monkeypatc
     assert (stream.max_connections, stream.max_connections_per_user) == (9, 3)
     assert stream.allowed_origins == ["https://app.example.org"]
     assert settings.consumer.concurrency == 10
-    assert settings.consumer.channel_limits == {"log": 10, "hook": 3, "mail": 10}
+    assert settings.consumer.channel_limits == {"log": 10, "hook": 3, "mail": 10, "screen": 10}
     hook, mail = settings.consumer.channels[1].webhook, settings.consumer.channels[2].email
     assert hook is not None
     assert (hook.url, hook.timeout_seconds) == ("https://example.org/n", 7)
