@@ -84,6 +84,7 @@ def test_the_json_has_the_promised_keys() -> None:
         "decisions",
         "kafka",
         "seconds",
+        "waiting",
     ]
 
 

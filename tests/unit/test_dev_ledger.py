@@ -104,3 +104,48 @@ def test_a_recount_believes_the_receiver_and_not_the_sender() -> None:
     ledger.end("c", "hook", End.DEAD_LETTERED)
     recount = ledger.recount({"a": 2}, "hook").count()
     assert recount == Count(accepted=3, delivered=1, dead_lettered=1, dropped=0, open=1, duplicates=1)
+
+
+def test_what_waits_for_another_try_is_open_and_known_to_wait() -> None:
+    ledger = Ledger(["hook", "mail"])
+    ledger.accept("a")
+    ledger.receive("a", "mail")
+    assert ledger.count().waiting == 0
+    ledger.defer("a", "hook")
+    assert (ledger.open, ledger.count().waiting, ledger.has_deferred) == (1, 1, True)
+    ledger.receive("a", "hook")
+    assert (ledger.open, ledger.count().waiting, ledger.has_deferred) == (0, 0, False)
+
+
+def test_what_also_lacks_an_end_elsewhere_is_not_known_to_wait() -> None:
+    ledger = Ledger(["hook", "mail"])
+    ledger.accept("a")
+    ledger.defer("a", "hook")
+    assert ledger.count().waiting == 0
+
+
+def test_everything_of_a_paused_channel_waits_until_it_goes_on() -> None:
+    ledger = Ledger(["hook"])
+    ledger.accept("a")
+    ledger.accept("b")
+    ledger.pause("hook")
+    assert ledger.count().waiting == 2
+    ledger.resume("hook")
+    assert ledger.count().waiting == 0
+
+
+def test_a_deferral_is_a_move() -> None:
+    ledger = Ledger(["hook"])
+    ledger.accept("a")
+    before = ledger.moves
+    ledger.defer("a", "hook")
+    ledger.defer("a", "hook")
+    assert ledger.moves == before + 2
+
+
+def test_a_recount_keeps_what_waits() -> None:
+    ledger = Ledger(["hook"])
+    ledger.accept("a")
+    ledger.accept("b")
+    ledger.defer("a", "hook")
+    assert ledger.recount({}, "hook").count().waiting == 1

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
 from tocsin_cli.dev.ledger import Ledger
 from tocsin_cli.dev.receipts import ReceiptReader
+from tocsin_consumer.gate import CLOSED, OPENED, THROTTLED
 
 
 def line(**keys: object) -> bytes:
@@ -56,3 +58,19 @@ def test_warnings_are_said_aloud_and_other_lines_are_not() -> None:
 def test_a_line_that_is_no_json_is_said_as_it_is() -> None:
     _, receipts = reader("log", is_log=True)
     assert receipts.read(b"Traceback (most recent call last):\n").remark == "Traceback (most recent call last):"
+
+
+def test_a_deferral_waits_and_is_said_aloud() -> None:
+    ledger, receipts = reader("hook", is_log=False)
+    reading = receipts.read(line(event="notification deferred", channel="hook", reason="HTTP 503"))
+    assert ledger.count().waiting == 1
+    assert reading.remark == "notification deferred a hook HTTP 503"
+
+
+@pytest.mark.parametrize("event", [OPENED, THROTTLED])
+def test_a_channel_that_is_paused_waits_until_it_goes_on(event: str) -> None:
+    ledger, receipts = reader("hook", is_log=False)
+    receipts.read(line(event=event, level="warning", channel="hook", notification_id=None))
+    assert ledger.count().waiting == 1
+    receipts.read(line(event=CLOSED, channel="hook", notification_id=None))
+    assert ledger.count().waiting == 0

@@ -25,7 +25,10 @@ _WORST_LAST = list(End)
 
 
 class Count(NamedTuple):
-    """The ledger in numbers. `open` ids were accepted and have not ended on every channel."""
+    """The ledger in numbers. `open` ids were accepted and have not ended on every channel.
+
+    Those among them that `wait` are known to be safe in Kafka: for another try, or for a provider that is down.
+    """
 
     accepted: int
     delivered: int
@@ -33,6 +36,7 @@ class Count(NamedTuple):
     dropped: int
     open: int
     duplicates: int
+    waiting: int = 0
 
 
 class Ledger:
@@ -46,6 +50,9 @@ class Ledger:
         self._ended: dict[str, End] = {}
         self._totals: Counter[End] = Counter()
         self._duplicates = 0
+        self._deferred: defaultdict[str, set[str]] = defaultdict(set)
+        self._deferrals = 0
+        self._paused: set[str] = set()
 
     @property
     def open(self) -> int:
@@ -53,9 +60,14 @@ class Ledger:
         return len(self._expected) - len(self._ended)
 
     @property
-    def ends(self) -> int:
-        """Return how many ids have ended: a number that moves while anything does."""
-        return len(self._ended)
+    def moves(self) -> int:
+        """Return how many ids have ended and how often one was deferred: a number that moves while anything does."""
+        return len(self._ended) + self._deferrals
+
+    @property
+    def has_deferred(self) -> bool:
+        """Return whether an open id waits in a retry topic."""
+        return any(each not in self._ended for each in self._deferred)
 
     def accept(self, notification_id: str, channels: Sequence[str] | None = None) -> None:
         """Note that an id was answered 202 for these channels (default: all); saying so twice changes nothing."""
@@ -79,6 +91,19 @@ class Ledger:
         self._ends[notification_id].setdefault(channel, end)
         self._settle(notification_id)
 
+    def defer(self, notification_id: str, channel: str) -> None:
+        """Note that an id waits for another try on a channel."""
+        self._deferred[notification_id].add(channel)
+        self._deferrals += 1
+
+    def pause(self, channel: str) -> None:
+        """Note that a channel's provider is down, so that everything on it waits."""
+        self._paused.add(channel)
+
+    def resume(self, channel: str) -> None:
+        """Note that a channel's provider answers again."""
+        self._paused.discard(channel)
+
     def count(self) -> Count:
         """Return where things stand."""
         return Count(
@@ -88,6 +113,7 @@ class Ledger:
             dropped=self._totals[End.EXPIRED] + self._totals[End.SUPPRESSED],
             open=self.open,
             duplicates=self._duplicates,
+            waiting=self._count_waiting(),
         )
 
     def recount(self, receipts: Mapping[str, int], channel: str) -> Ledger:
@@ -105,11 +131,21 @@ class Ledger:
             for each, end in ends.items():
                 if each != channel or end is not End.DELIVERED:
                     other.end(notification_id, each, end)
+        other._deferred, other._paused = self._deferred, self._paused
         return other
 
     def open_ids(self) -> Iterator[str]:
         """Yield the accepted ids that have not ended, in the order of acceptance."""
         return (each for each in self._expected if each not in self._ended)
+
+    def _count_waiting(self) -> int:
+        if not (self._deferred or self._paused):
+            return 0
+        return sum(self._is_waiting(each) for each in self.open_ids())
+
+    def _is_waiting(self, notification_id: str) -> bool:
+        missing = self._expected[notification_id] - self._ends.get(notification_id, {}).keys()
+        return missing <= self._paused | self._deferred.get(notification_id, set())
 
     def _settle(self, notification_id: str) -> None:
         expected = self._expected.get(notification_id)

@@ -20,7 +20,11 @@ ENDS = {
     "notification expired": End.EXPIRED,
     "notification suppressed": End.SUPPRESSED,
 }
+DEFERRED = "notification deferred"
+PAUSED = ("a channel is paused: its provider fails", "a channel is paused: its provider asks for it")
+RESUMED = "a channel goes on: its provider answers again"
 LOUD_LEVELS = ("warning", "error", "critical")
+LOUD_EVENTS = ("notification dead-lettered", DEFERRED, RESUMED)
 LIBRDKAFKA = "tocsin.librdkafka"
 OPEN_TO_EVERYBODY = (
     "everybody who reaches this port may post",
@@ -67,6 +71,8 @@ class ReceiptReader:
             return Reading(remark=line.decode(errors="replace").strip())
         if entry.notification_id and entry.channel:
             self._enter(entry, entry.notification_id, entry.channel)
+        elif entry.channel:
+            self._note_channel(entry.event, entry.channel)
         is_receipt = entry.event == LOG_RECEIPT and entry.channel in self._log_channels
         return Reading(entry if is_receipt else None, _remark(entry))
 
@@ -80,10 +86,18 @@ class ReceiptReader:
                 self._ledger.receive(notification_id, channel)
         elif end is not None:
             self._ledger.end(notification_id, channel, end)
+        elif entry.event == DEFERRED:
+            self._ledger.defer(notification_id, channel)
+
+    def _note_channel(self, event: str, channel: str) -> None:
+        if event in PAUSED:
+            self._ledger.pause(channel)
+        elif event == RESUMED:
+            self._ledger.resume(channel)
 
 
 def _remark(entry: LogLine) -> str:
-    is_loud = entry.level in LOUD_LEVELS or entry.event == "notification dead-lettered"
+    is_loud = entry.level in LOUD_LEVELS or entry.event in LOUD_EVENTS
     # librdkafka warns of what it repeats by itself, which a broker that began a second ago always makes it do.
     is_passing = entry.logger == LIBRDKAFKA and entry.event.endswith("retrying")
     if not is_loud or is_passing or entry.event in OPEN_TO_EVERYBODY:

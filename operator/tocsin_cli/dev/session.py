@@ -25,7 +25,7 @@ from tocsin_cli.dev.plan import Plan
 from tocsin_cli.dev.receipts import ReceiptReader
 from tocsin_cli.dev.screen import Screen
 from tocsin_cli.dev.services import Services, build_kafka_settings, write_service_config
-from tocsin_cli.dev.settle import HURRY_SECONDS, Patience, settle, wait_until
+from tocsin_cli.dev.settle import DEFERRED_STALL_SECONDS, HURRY_SECONDS, STALL_SECONDS, Patience, settle, wait_until
 from tocsin_cli.dev.tally import KafkaFacts, Tally, build_tally
 from tocsin_core.admin import KafkaAdmin
 from tocsin_core.errors import TocsinError
@@ -139,14 +139,17 @@ class Session:
         )
 
     async def _settle(self) -> None:
-        await settle(self._count_open, self._patience, lambda: self._ledger.ends)
+        await settle(self._count_open, self._patience, lambda: self._ledger.moves)
 
     async def _count_open(self) -> int:
         await self._catch_up()
         return self._ledger.open
 
     def _patience(self) -> Patience:
-        return Patience(at_most_seconds=HURRY_SECONDS if self._stop.is_set() else None)
+        return Patience(
+            stall_seconds=DEFERRED_STALL_SECONDS if self._ledger.has_deferred else STALL_SECONDS,
+            at_most_seconds=HURRY_SECONDS if self._stop.is_set() else None,
+        )
 
     async def _count(self) -> Ledger:
         """Return the ledger to believe: the receiver's, where there is one."""

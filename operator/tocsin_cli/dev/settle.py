@@ -6,9 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+from tocsin_core.retry import RETRY_DELAYS_SECONDS
+
 LOOK_SECONDS = 0.2
 STALL_SECONDS = 60.0
-"""So long may nothing at all end before what is open counts as lost; retries with their pauses fit into it."""
+"""So long may nothing at all happen before what is open counts as lost; what waits in a lane fits into it."""
+DEFERRED_STALL_SECONDS = STALL_SECONDS + max(RETRY_DELAYS_SECONDS)
+"""So long where something waits in a retry topic."""
 HURRY_SECONDS = 30.0
 """So long somebody who pressed Ctrl-C waits."""
 

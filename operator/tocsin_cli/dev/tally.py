@@ -30,9 +30,10 @@ class KafkaFacts(msgspec.Struct, frozen=True):
 
 
 class Tally(msgspec.Struct, frozen=True, kw_only=True):
-    """The JSON of a session. `lost`: answered 202, and neither received nor ended in any other way.
+    """The JSON of a session. `lost`: answered 202, and neither received nor ended in any other way nor waiting.
 
-    `duplicates`: receipts beyond the first per id and channel, counted where they are received.
+    `duplicates`: receipts beyond the first per id and channel, counted where they are received. `waiting`: safe in
+    Kafka, for another try or for a provider that is down.
     """
 
     accepted: int
@@ -46,6 +47,7 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
     decisions: list[Move]
     kafka: KafkaFacts
     seconds: float
+    waiting: int = 0
 
 
 def build_tally(
@@ -58,19 +60,20 @@ def build_tally(
     kafka: KafkaFacts,
     seconds: float,
 ) -> Tally:
-    """Return the tally of a session that is over: what is still open now is lost."""
+    """Return the tally of a session that is over: what is still open now is lost, unless Kafka is known to hold it."""
     return Tally(
         accepted=count.accepted,
         delivered=count.delivered,
         dead_lettered=count.dead_lettered,
         refused=refused,
-        lost=count.open,
+        lost=count.open - count.waiting,
         duplicates=count.duplicates,
         replicas_max=replicas_max,
         replicas_end=replicas_end,
         decisions=moves,
         kafka=kafka,
         seconds=round(seconds, 1),
+        waiting=count.waiting,
     )
 
 
@@ -83,13 +86,14 @@ def decide_exit_code(tally: Tally, *, refused_lines: int) -> int:
 
 def format_tally(tally: Tally) -> str:
     """Return the tally in words."""
-    dropped = tally.accepted - tally.delivered - tally.dead_lettered - tally.lost
+    dropped = tally.accepted - tally.delivered - tally.dead_lettered - tally.lost - tally.waiting
     parts = [
         f"{tally.accepted:,} accepted",
         f"{tally.delivered:,} delivered",
         *([f"{tally.dead_lettered:,} dead-lettered"] if tally.dead_lettered else []),
         *([f"{dropped:,} expired or suppressed"] if dropped else []),
         *([f"{tally.refused:,} refused"] if tally.refused else []),
+        *([f"{tally.waiting:,} waiting for another try"] if tally.waiting else []),
         f"{tally.lost:,} lost",
         f"{tally.duplicates:,} duplicates",
         f"at most {tally.replicas_max} consumers",
