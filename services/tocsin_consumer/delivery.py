@@ -107,7 +107,7 @@ class Deliverer:
 
     async def hand_over(self, delivery: Delivery) -> bool:
         """Move on what a hand-over cannot wait for, and return whether that was possible in time for its next owner."""
-        if delivery.pending is not None:
+        if delivery.pending is not None or not self._may_be_overtaken(delivery):
             return False
         postponement = self._postpone_in_time(delivery, "handed over before its end")
         if postponement is None:
@@ -144,9 +144,14 @@ class Deliverer:
 
     def _leave_paused_channel(self, delivery: Delivery) -> Step | None:
         """Return a move to a retry topic for what a hand-over waits for, on a channel where nothing can be sent."""
-        if delivery.journey.assignment.is_draining and self._gate.is_holding(delivery.slot):
+        is_paused = delivery.journey.assignment.is_draining and self._gate.is_holding(delivery.slot)
+        if is_paused and self._may_be_overtaken(delivery):
             return self._postpone_in_time(delivery, "handed over while its channel was paused")
         return None
+
+    def _may_be_overtaken(self, delivery: Delivery) -> bool:
+        """Return whether moving it keeps the promise that first attempts start in the order of acceptance."""
+        return self._retries.is_strict or delivery.first_failed_at is not None
 
     async def _await_turn(self, delivery: Delivery) -> Step | None:
         try:
@@ -261,6 +266,8 @@ class Deliverer:
         return Postponement(tier, deferral)
 
     async def _move(self, delivery: Delivery, step: Postponement) -> Step:
+        if delivery.journey.assignment.is_fenced:
+            return ENDED  # it is its new owner's to try
         try:
             await self._retries.move(delivery, step, live_seconds=self._live_seconds(delivery))
         except OrderUnavailable as error:

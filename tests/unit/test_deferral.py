@@ -106,6 +106,16 @@ async def test_a_retry_record_that_cannot_be_written_yet_is_written_later_and_no
     assert (len(stage.sent), len(stage.deferred)) == (2, 1)
 
 
+async def test_a_partition_that_was_lost_moves_nothing_any_more(stage: Stage) -> None:
+    deliverer, _ = await build_deliverer(stage, has_retry_topics=True)
+    stage.failure = TemporaryFailure("HTTP 503")
+    delivery = make_delivery()
+    delivery.attempts = 1
+    stage.on_send = delivery.journey.assignment.fence
+    assert await run(deliverer, delivery) == []
+    assert stage.deferred == []
+
+
 @pytest.mark.parametrize("failure", [TopicMissing("no such topic"), NotAuthorized("no"), RecordRejected("too large")])
 async def test_where_a_retry_topic_cannot_be_used_the_lane_retries_to_the_end(stage: Stage, failure: Any) -> None:
     deliverer, _ = await build_deliverer(stage, has_retry_topics=True, max_attempts=4)
@@ -178,10 +188,30 @@ async def test_a_hand_over_moves_on_what_a_paused_channel_cannot_send(stage: Sta
 
 async def test_a_hand_over_moves_on_what_would_wait_too_long(stage: Stage) -> None:
     deliverer, _ = await build_deliverer(stage, has_retry_topics=True)
+    stage.failure = TemporaryFailure("HTTP 503")
     delivery = make_delivery()
+    await deliverer.attempt(delivery)
     assert await deliverer.hand_over(delivery)
-    assert deferred(stage).deferral.attempts == 0
+    assert deferred(stage).deferral.attempts == 1
+
+
+async def test_in_strict_order_it_also_moves_on_what_was_not_tried_yet(stage: Stage) -> None:
+    deliverer, _ = await build_deliverer(stage, has_retry_topics=True, is_strict=True)
+    assert await deliverer.hand_over(make_delivery())
     assert deferred(stage).deferral.first_failed_at is None
+
+
+async def test_in_relaxed_order_what_was_not_tried_yet_is_tried_first_or_later_ones_would_be_tried_before_it(
+    stage: Stage,
+) -> None:
+    deliverer, gate = await build_deliverer(stage, has_retry_topics=True)
+    break_down(gate)
+    stage.failure = TemporaryFailure("down")
+    delivery = make_delivery()
+    assert not await deliverer.hand_over(delivery)
+    delivery.journey.assignment.begin_drain()
+    assert await run(deliverer, delivery) == [0.5]
+    assert (len(stage.sent), len(stage.deferred)) == (1, 1)
 
 
 @pytest.mark.parametrize("has_retry_topics", [True, False])
@@ -190,6 +220,7 @@ async def test_what_would_expire_meanwhile_or_has_no_retry_topic_is_left_to_the_
 ) -> None:
     deliverer, _ = await build_deliverer(stage, has_retry_topics=has_retry_topics)
     delivery = make_delivery(age_seconds=3595 if has_retry_topics else 0)
+    delivery.first_failed_at = NOW
     assert not await deliverer.hand_over(delivery)
     assert (delivery.pending, stage.deferred) == (None, [])
 

@@ -22,6 +22,7 @@ from tocsin_core.commits import Commit
 from tocsin_core.errors import KafkaUnavailable
 from tocsin_core.message import Record
 from tocsin_core.reader import Stretch
+from tocsin_core.retry_record import Deferral, build_retry_headers
 
 
 class Provider:
@@ -32,13 +33,19 @@ class Provider:
         self.gate = asyncio.Event()
         self.held_offsets: set[int] = set()
         self.held_channels: set[str] = set()
+        self.pause_seconds: float | None = None
+        self.handed_over: list[int] = []
+
+    async def hand_over(self, delivery: Delivery) -> bool:
+        self.handed_over.append(delivery.journey.record.offset)
+        return True
 
     async def attempt(self, delivery: Delivery) -> float | None:
         offset = delivery.journey.record.offset
         self.attempted.append((delivery.channel, offset))
         if offset in self.held_offsets or delivery.channel in self.held_channels:
             await self.gate.wait()
-        return None
+        return self.pause_seconds
 
     def offsets(self, channel: str) -> list[int]:
         return [offset for name, offset in self.attempted if name == channel]
@@ -72,6 +79,7 @@ def make_engine(
     held: int = 1000,
     log: Log | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    retry_topics: tuple[str, ...] = (),
 ) -> Engine:
     slots = Slots(concurrency, dict.fromkeys(channels, concurrency), clock=lambda: 0.0)
     return Engine(
@@ -85,6 +93,7 @@ def make_engine(
         ),
         reader=log or Log(),
         now=now,
+        retry_topics=retry_topics,
     )
 
 
@@ -407,3 +416,32 @@ async def test_whatever_the_order_of_ends_everything_is_delivered_once_and_in_or
     assert [assignment.commit for assignment in assignments] == [Commit(300)] * 3
     assert sum(map(len, order.values())) == 900
     assert all(offsets == sorted(offsets) for offsets in order.values())
+
+
+async def test_what_would_wait_longer_than_a_hand_over_may_take_moves_on_instead(
+    provider: Provider, assignment: Assignment
+) -> None:
+    engine = make_engine(provider)
+    provider.pause_seconds = 60.0
+    accept(engine, assignment, make_record(0))
+    await settle()
+    await asyncio.wait_for(engine.drain([assignment], 30.0), 5.0)
+    assert provider.handed_over == [0]
+    assert assignment.commit == Commit(1)
+
+
+async def test_a_record_of_a_retry_topic_is_delivered_on_its_channel_alone_when_it_is_due(provider: Provider) -> None:
+    now = datetime(2026, 11, 23, 12, tzinfo=UTC)
+    moment = [now]
+    assignment = Assignment("t.retry.10s", 0, 1)
+    engine = make_engine(provider, channels=("a", "b"), now=lambda: moment[0], retry_topics=("t.retry.10s",))
+    due_ms = int((now + timedelta(milliseconds=20)).timestamp() * 1000)
+    headers = build_retry_headers(make_record(7), Deferral("b", due_ms, 2, now, "HTTP 503"))
+    stamp = int(now.timestamp() * 1000)
+    accept(engine, assignment, make_record(0)._replace(topic="t.retry.10s", timestamp_ms=stamp, headers=headers))
+    await settle()
+    assert provider.attempted == []
+    moment[0] += timedelta(seconds=1)
+    await settle_until(lambda: assignment.commit == Commit(1))
+    assert provider.attempted == [("b", 0)]
+    await engine.close()
