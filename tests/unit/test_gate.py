@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from tocsin_consumer.breaker import FAILURES_IN_A_ROW
-from tocsin_consumer.channels.base import PermanentFailure, SendFailed, TemporaryFailure
+from tocsin_consumer.channels.base import NobodyThere, PermanentFailure, Postponed, SendFailed, TemporaryFailure
 from tocsin_consumer.gate import CLOSED, OPENED, THROTTLED, Gate
 
 
@@ -97,6 +97,8 @@ async def test_a_failure_that_concerns_one_message_alone_pauses_nobody(gate: Gat
         (None, True),
         (PermanentFailure("HTTP 400"), True),
         (TemporaryFailure("450 greylisted", is_of_channel=False), True),
+        (NobodyThere("nobody connected"), True),
+        (Postponed("on the way"), False),
         (PermanentFailure("no address", reason="no_address"), False),
         (TemporaryFailure("ZeroDivisionError", is_of_channel=False, is_uncertain=True), False),
     ],
