@@ -6,6 +6,7 @@ little, and would look like a group with little to do.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -30,13 +31,26 @@ SETTLED = LagSeconds(0.0, is_at_least=False)
 
 
 class Backlog(NamedTuple):
-    """What is left to finish: all of it, and without the partitions whose last record waits for no pod."""
+    """What is left to finish: all of it, and by partition without those whose last record waits for no pod."""
 
     total: int
     largest: int
-    unsettled: int
-    age: LagSeconds
+    lags: tuple[int, ...]
     ages: tuple[LagSeconds, ...]
+
+    @property
+    def unsettled(self) -> int:
+        """Return how many records are left that a pod could finish."""
+        return sum(self.lags)
+
+    @property
+    def age(self) -> LagSeconds:
+        """Return the age of the oldest record left."""
+        return self.age_of(range(len(self.ages)))
+
+    def age_of(self, partitions: Iterable[int]) -> LagSeconds:
+        """Return the age of the oldest record left in these partitions."""
+        return max((self.ages[index] for index in partitions), default=CAUGHT_UP)
 
 
 def note_offsets(observation: Observation, state: State, config: Config) -> State:
@@ -60,7 +74,17 @@ def note_offsets(observation: Observation, state: State, config: Config) -> Stat
 def forget_offsets(state: State) -> State:
     """Return the state without what was seen of the logs: they are other logs now. Capacity stays."""
     return msgspec.structs.replace(
-        state, history=(), positions=(), backlogs=(), peaks=(), observed_since_seconds=None, run=None
+        state,
+        history=(),
+        positions=(),
+        stalled_since=(),
+        progressed_seconds=None,
+        finished=(),
+        backlogs=(),
+        peaks=(),
+        observed_since_seconds=None,
+        run=None,
+        effect=None,
     )
 
 
@@ -93,15 +117,14 @@ def measure_backlog(observation: Observation, state: State) -> Backlog:
     return Backlog(
         total=sum(lags),
         largest=max(lags, default=0),
-        unsettled=sum(lag for lag, age in zip(lags, ages, strict=True) if age is not SETTLED),
-        age=max(ages, default=CAUGHT_UP),
+        lags=tuple(0 if age is SETTLED else lag for lag, age in zip(lags, ages, strict=True)),
         ages=ages,
     )
 
 
-def note_backlog(state: State, backlog: Backlog) -> State:
-    """Return the state with this observation's backlog."""
-    return msgspec.structs.replace(state, backlogs=(*state.backlogs, backlog.unsettled)[-BACKLOGS_KEPT:])
+def note_backlog(state: State, records: int) -> State:
+    """Return the state with this observation's backlog: the records that pods can be bought for."""
+    return msgspec.structs.replace(state, backlogs=(*state.backlogs, records)[-BACKLOGS_KEPT:])
 
 
 def is_backlog_falling(state: State) -> bool:

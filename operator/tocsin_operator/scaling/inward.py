@@ -57,7 +57,10 @@ def _find_goal(situation: Situation) -> Goal | None:
         fitting = choose(situation.downs)
         is_smaller = fitting is not None and fitting.replicas < situation.current
         return Goal(fitting.replicas, Reason.FITS_IN_FEWER) if fitting and is_smaller else None
-    if situation.measured.peak_per_second == 0 and situation.measured.backlog.unsettled == 0:
+    measured = situation.measured
+    if measured.peak_per_second == 0 and not any(
+        measured.backlog.lags[index] for index in measured.partitions.ordinary
+    ):
         return Goal(smaller[0], Reason.FITS_IN_FEWER)
     # Nobody has ever seen these pods busy. One step at most doubles the load; if that is too much, lag shows it
     # within half the promise, and the capacity it teaches ends the probing.
@@ -68,8 +71,8 @@ def _find_obstacle(situation: Situation) -> tuple[LimitedBy, str] | None:
     config, now_seconds = situation.config, situation.observation.time_seconds
     if situation.is_starting:
         return LimitedBy.STARTING, "pods are starting or leaving"
-    age = situation.measured.backlog.age if situation.measured else None
-    if age is None or age.is_at_least or age.seconds > config.quiet_seconds:
+    age = situation.served_age
+    if situation.measured is None or age.is_at_least or age.seconds > config.quiet_seconds:
         return LimitedBy.NONE, f"lag must be at most {config.quiet_seconds:.1f} s first"
     if not is_window_full(situation.state, now_seconds, config):
         return LimitedBy.DOWN_WINDOW, f"the last {config.down_window_seconds:.0f} s are not all seen yet"

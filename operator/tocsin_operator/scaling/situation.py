@@ -8,24 +8,33 @@ from __future__ import annotations
 from functools import cached_property
 from typing import NamedTuple
 
+import msgspec
+
+from tocsin_core.lag import CAUGHT_UP, LagSeconds
+from tocsin_operator.scaling.busy import Busy
 from tocsin_operator.scaling.candidates import (
     Bounds,
     Load,
     assess,
     build_bounds,
     list_counts,
+    measure_company,
     measure_utilisation,
     measure_wait_seconds,
 )
 from tocsin_operator.scaling.capacity import Capacity
 from tocsin_operator.scaling.demand import Backlog
 from tocsin_operator.scaling.model import Candidate, Config, Inputs, Observation, State
+from tocsin_operator.scaling.partitions import Partitions
 
 
 class Measured(NamedTuple):
     """What a trusted observation says."""
 
     backlog: Backlog
+    partitions: Partitions
+    busy: Busy | None
+    finished_per_second: float | None
     arrival_per_second: float | None
     peak_per_second: float | None
     is_lag_falling: bool
@@ -77,12 +86,38 @@ class Situation:
         """Return the counts worth considering."""
         return list_counts(self.partitions, self.bounds) if self.partitions else ()
 
+    @cached_property
+    def age(self) -> LagSeconds:
+        """Return the lag in seconds that the number of pods can do something about."""
+        return self.measured.backlog.age_of(self.measured.partitions.ordinary) if self.measured else CAUGHT_UP
+
+    @cached_property
+    def served_age(self) -> LagSeconds:
+        """Return the lag in seconds of every partition that is not stuck."""
+        if self.measured is None:
+            return CAUGHT_UP
+        partitions = self.measured.partitions
+        return self.measured.backlog.age_of((*partitions.ordinary, *partitions.lonely))
+
     def build_load(self, per_second: float | None) -> Load | None:
-        """Return the load at an arrival rate, None while capacity is unknown. An unknown rate adds nothing."""
+        """Return the load at an arrival rate, None while capacity is unknown. An unknown rate adds nothing.
+
+        It is the load of ordinary partitions: what the number of pods can do something about.
+        """
         if self.measured is None or not self.partitions or not self.capacity.per_second:
             return None
-        backlog = self.measured.backlog.unsettled
-        return Load(per_second or 0.0, backlog, self.capacity.per_second, self.partitions)
+        ordinary, shares = self.measured.partitions.ordinary, self.measured.partitions.shares
+        lags = [self.measured.backlog.lags[index] for index in ordinary]
+        rates = [(per_second or 0.0) * shares[index] for index in ordinary]
+        return Load(
+            per_second=sum(rates),
+            backlog=sum(lags),
+            capacity_per_second=self.capacity.per_second,
+            partitions=self.partitions,
+            sharing=len(ordinary),
+            largest_per_second=max(rates, default=0.0),
+            largest_backlog=max(lags, default=0),
+        )
 
     @cached_property
     def load(self) -> Load | None:
@@ -97,7 +132,7 @@ class Situation:
         """
         if self.measured is None:
             return None
-        age_seconds = self.measured.backlog.age.seconds
+        age_seconds = self.age.seconds
         if self.load is None or self.current == 0:
             return age_seconds
         reach_seconds = self.config.max_lag_seconds + self.config.startup_seconds
@@ -131,8 +166,20 @@ class Situation:
         if load is None:
             return ()
         return tuple(
-            assess(count, load, utilisation_limit=limit, drain_limit_seconds=drain_seconds) for count in self.counts
+            self._spare_lonely(assess(count, load, utilisation_limit=limit, drain_limit_seconds=drain_seconds), load)
+            for count in self.counts
         )
+
+    def _spare_lonely(self, candidate: Candidate, load: Load) -> Candidate:
+        """Refuse a count that lets others share the pod of a partition that needs one of its own."""
+        lonely = self.measured.partitions.lonely if self.measured else ()
+        if candidate.refusal or not lonely or candidate.replicas == self.bounds.upper:
+            return candidate
+        company = measure_company(candidate.replicas, load) if candidate.replicas > len(lonely) else 1.0
+        if company <= self.config.company_share:
+            return candidate
+        refusal = f"partition {lonely[0]} needs a pod of its own, and others would take {company:.0%} of that"
+        return msgspec.structs.replace(candidate, refusal=refusal)
 
     def build_inputs(self) -> Inputs:
         """Return the numbers of this situation, for status, metrics and whoever checks the decision."""
@@ -151,4 +198,11 @@ class Situation:
             peak_per_second=measured.peak_per_second if measured else None,
             capacity_per_second=self.capacity.per_second,
             capacity_source=self.capacity.source,
+            busy_share=measured.busy.share if measured and measured.busy else None,
+            throttled_share=measured.busy.throttled_share if measured and measured.busy else None,
+            finished_per_second=measured.finished_per_second if measured else None,
+            ceiling_per_second=self.state.ceiling.per_second if self.state.ceiling else None,
+            stuck_partitions=measured.partitions.stuck if measured else (),
+            hot_partitions=measured.partitions.hot if measured else (),
+            behind_partitions=measured.partitions.behind if measured else (),
         )
