@@ -17,11 +17,12 @@ from tocsin_operator.scaling.demand import (
     measure_arrival,
     measure_backlog,
     measure_peak,
+    measure_surge,
     note_backlog,
     note_offsets,
 )
 from tocsin_operator.scaling.downstream import hold_while_nothing_finishes, respect_ceiling
-from tocsin_operator.scaling.effect import await_effect, check_effect, measure_finished, note_finished
+from tocsin_operator.scaling.effect import await_effect, check_effect, learn_startup, measure_finished, note_finished
 from tocsin_operator.scaling.given import (
     follow_owner,
     freeze_on_doubt,
@@ -67,6 +68,7 @@ def decide(observation: Observation, state: State, config: Config) -> tuple[Deci
 def _note_replicas(observation: Observation, state: State) -> State:
     """Start the cooldown when the number moved, whoever moved it: a write that failed then never counts as one."""
     replicas, now_seconds = observation.replicas.spec, observation.time_seconds
+    state = learn_startup(observation, state)
     if state.replicas is None or replicas == state.replicas:
         return msgspec.structs.replace(state, replicas=replicas)
     is_up = replicas > state.replicas
@@ -76,6 +78,7 @@ def _note_replicas(observation: Observation, state: State) -> State:
         replicas=replicas,
         last_scale_seconds=now_seconds,
         last_scale_up_seconds=now_seconds if is_up else state.last_scale_up_seconds,
+        awaited_since_seconds=now_seconds if is_up else None,
     )
 
 
@@ -109,6 +112,7 @@ def _measure(observation: Observation, state: State, config: Config) -> Situatio
         busy=busy,
         finished_per_second=measure_finished(state),
         arrival_per_second=arrival,
+        surge_per_second=measure_surge(state, config),
         peak_per_second=measure_peak(state),
         is_lag_falling=is_backlog_falling(state),
     )

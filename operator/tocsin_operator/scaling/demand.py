@@ -7,6 +7,8 @@ little, and would look like a group with little to do.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
+from statistics import pstdev
 from typing import NamedTuple
 
 import msgspec
@@ -27,6 +29,9 @@ PEAK_SLICES = 30
 SETTLED_RECORDS = 1
 SETTLED_SECONDS = 60.0
 BACKLOGS_KEPT = 4
+SURGE_LOOKS = 6
+LEAST_SURGE_LOOKS = 4
+UNREST_FACTOR = 2
 SETTLED = LagSeconds(0.0, is_at_least=False)
 
 
@@ -93,6 +98,21 @@ def measure_arrival(state: State, config: Config) -> float | None:
     return measure_arrivals_per_second(
         state.history, span_seconds=config.recent_seconds, shortest_seconds=2 * config.interval_seconds * 0.9
     )
+
+
+def measure_surge(state: State, config: Config) -> float | None:
+    """Return what surely arrives per second since the last look, None before the load's own unrest is known.
+
+    Twice the unrest of the looks before is taken off, so that an unsteady load is not taken for a surge.
+    """
+    fine = state.history[-SURGE_LOOKS - 1 :]
+    if len(fine) < LEAST_SURGE_LOOKS + 1 or fine[-1].time_seconds - fine[0].time_seconds > config.horizon_seconds:
+        return None
+    rates = [
+        max(0, sum(after.ends) - sum(before.ends)) / (after.time_seconds - before.time_seconds)
+        for before, after in pairwise(fine)
+    ]
+    return max(0.0, rates[-1] - UNREST_FACTOR * pstdev(rates[:-1]))
 
 
 def measure_peak(state: State) -> float | None:

@@ -20,6 +20,8 @@ SPAN_SECONDS = 30.0
 # Pods under a ceiling are planned this full of their own speed, so that the downstream and not they are the limit.
 CEILING_UTILISATION = 0.80
 RELEASE_FACTOR = 1.10
+STARTUP_SMOOTHING = 0.5
+LONGEST_STARTUP_SECONDS = 600.0
 
 
 def note_finished(observation: Observation, state: State) -> State:
@@ -36,6 +38,17 @@ def measure_finished(state: State) -> float | None:
         return None
     first, last = state.finished[0], state.finished[-1]
     return max(0.0, (last.records - first.records) / (last.time_seconds - first.time_seconds))
+
+
+def learn_startup(observation: Observation, state: State) -> State:
+    """Return the state with how long the last scale-up's pods took to become ready, once they all are."""
+    since_seconds = state.awaited_since_seconds
+    if since_seconds is None or observation.replicas.ready < observation.replicas.spec:
+        return state
+    seen = min(LONGEST_STARTUP_SECONDS, observation.time_seconds - since_seconds)
+    known = state.startup_seconds
+    startup = seen if known is None else known + STARTUP_SMOOTHING * (seen - known)
+    return msgspec.structs.replace(state, startup_seconds=startup, awaited_since_seconds=None)
 
 
 def await_effect(state: State, *, before: int, after: int, now_seconds: float) -> State:
@@ -63,7 +76,7 @@ def check_effect(
     if observation.replicas.ready != observation.replicas.spec:
         waiting = msgspec.structs.replace(effect, start_seconds=observation.time_seconds)
         return msgspec.structs.replace(state, effect=waiting)
-    if observation.time_seconds - effect.start_seconds < config.effect_seconds + config.startup_seconds:
+    if observation.time_seconds - effect.start_seconds < config.effect_seconds:
         return state
     if not is_saturated or _has_effect(effect, finished, config):
         return msgspec.structs.replace(state, effect=None)

@@ -114,7 +114,8 @@ class Config(Value, frozen=True):
     down_window_seconds: float = 300.0
     capacity_per_second: float | None = None
     on_metrics_unavailable: Literal["Hold", "ScaleToMin", "ScaleToMax"] = "Hold"
-    # How long a pod takes until it works: the reach of the look ahead, and how long a scale-up is left alone.
+    # How long a pod takes until it works, until that was seen: the reach of the look ahead, and how long a scale-up
+    # is left alone.
     startup_seconds: float = 15.0
     # How long missing data only freezes before on_metrics_unavailable applies.
     metrics_grace_seconds: float = 60.0
@@ -246,6 +247,8 @@ class State(Value, frozen=True):
     last_scale_up_seconds: float | None = None
     frozen_since_seconds: float | None = None
     contradicted_since_seconds: float | None = None
+    startup_seconds: float | None = None
+    awaited_since_seconds: float | None = None
     effect: Effect | None = None
     ceiling: Ceiling | None = None
 
@@ -271,6 +274,7 @@ class Inputs(Value, frozen=True):
     is_lag_seconds_at_least: bool = False
     predicted_lag_seconds: float | None = None
     arrival_per_second: float | None = None
+    surge_per_second: float | None = None
     peak_per_second: float | None = None
     capacity_per_second: float | None = None
     capacity_source: CapacitySource = "Unknown"

@@ -94,7 +94,7 @@ def _watch(situation: Situation) -> Verdict:
 
 def _has_bought_for_backlog(situation: Situation) -> bool:
     config = situation.config
-    return situation.is_starting or not _is_settled(situation, config.startup_seconds + config.drain_seconds)
+    return situation.is_starting or not _is_settled(situation, situation.startup_seconds + config.drain_seconds)
 
 
 def _is_settled(situation: Situation, seconds: float) -> bool:

@@ -36,6 +36,7 @@ class Measured(NamedTuple):
     busy: Busy | None
     finished_per_second: float | None
     arrival_per_second: float | None
+    surge_per_second: float | None
     peak_per_second: float | None
     is_lag_falling: bool
 
@@ -121,24 +122,44 @@ class Situation:
 
     @cached_property
     def load(self) -> Load | None:
-        """Return the load now."""
-        return self.build_load(self.measured.arrival_per_second if self.measured else None)
+        """Return the load now: what arrived of late, or what surely arrives since the last look if that is more."""
+        if self.measured is None:
+            return None
+        return self.build_load(max(self.measured.arrival_per_second or 0.0, self.measured.surge_per_second or 0.0))
+
+    @cached_property
+    def startup_seconds(self) -> float:
+        """Return how long new pods take until they work, as was seen, else as is assumed."""
+        seen_seconds = self.state.startup_seconds
+        return self.config.startup_seconds if seen_seconds is None else seen_seconds
 
     @cached_property
     def predicted_lag_seconds(self) -> float | None:
         """Return the lag in seconds that comes if the number of pods stays: what rule 7 holds against the promise.
 
         The newest record waits for the backlog before it; and while more arrives than is finished, the oldest ages.
+        What arrived of late is trusted for as long as the promise; a surge only until pods that are bought one look
+        later would work.
         """
-        if self.measured is None:
+        measured = self.measured
+        if measured is None:
             return None
         age_seconds = self.age.seconds
         if self.load is None or self.current == 0:
             return age_seconds
-        reach_seconds = self.config.max_lag_seconds + self.config.startup_seconds
-        utilisation = measure_utilisation(self.current, self.load)
-        growth = 1 - 1 / utilisation if utilisation > 1 else 0.0
-        return max(measure_wait_seconds(self.current, self.load), age_seconds + growth * reach_seconds)
+        steady_seconds = self.config.max_lag_seconds + self.startup_seconds
+        surge_seconds = self.startup_seconds + 2 * self.config.interval_seconds
+        return max(
+            measure_wait_seconds(self.current, self.load),
+            age_seconds + self._measure_growth(measured.arrival_per_second) * steady_seconds,
+            age_seconds + self._measure_growth(measured.surge_per_second) * surge_seconds,
+        )
+
+    def _measure_growth(self, per_second: float | None) -> float:
+        """Return by how much the lag in seconds grows in a second at this arrival rate."""
+        load = self.build_load(per_second)
+        utilisation = measure_utilisation(self.current, load) if load else 0.0
+        return 1 - 1 / utilisation if utilisation > 1 else 0.0
 
     @cached_property
     def now(self) -> Candidate | None:
@@ -152,7 +173,17 @@ class Situation:
     def ups(self) -> tuple[Candidate, ...]:
         """Return all counts as they would carry the present load with a scale-up's margin."""
         limit, drain = self.config.utilisation_up, self.config.drain_seconds
-        return self._assess_all(self.load, limit, drain)
+        return self._assess_all(self._await_pods(self.load), limit, drain)
+
+    def _await_pods(self, load: Load | None) -> Load | None:
+        """Return the load as new pods will find it: what nobody finishes meanwhile waits for them too.
+
+        Only as far as it was seen how long they take: what is merely assumed buys nothing.
+        """
+        if load is None or self.state.startup_seconds is None:
+            return load
+        unfinished_per_second = max(0.0, load.per_second - self.current * load.capacity_per_second)
+        return load._replace(backlog=load.backlog + int(unfinished_per_second * self.state.startup_seconds))
 
     @cached_property
     def downs(self) -> tuple[Candidate, ...]:
@@ -195,6 +226,7 @@ class Situation:
             is_lag_seconds_at_least=bool(backlog and backlog.age.is_at_least),
             predicted_lag_seconds=self.predicted_lag_seconds,
             arrival_per_second=measured.arrival_per_second if measured else None,
+            surge_per_second=measured.surge_per_second if measured else None,
             peak_per_second=measured.peak_per_second if measured else None,
             capacity_per_second=self.capacity.per_second,
             capacity_source=self.capacity.source,
