@@ -54,3 +54,7 @@ render: setup ## write manifests/ and the chart's copy of the CRD from their sou
 .PHONY: e2e
 e2e: setup ## the cluster tests: on $$KUBECONFIG with TOCSIN_TEST_CLUSTER=1, else on a kind cluster it makes
 	tests/e2e/run
+
+.PHONY: bench-scaling
+bench-scaling: setup ## scaling beside KEDA + HPA, Flink and Numaflow, simulated: make bench-scaling [BENCH="--seeds 3"]
+	PYTHONPATH=tests $(PY) -m bench.scaling $(BENCH)
