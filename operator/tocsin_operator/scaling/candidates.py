@@ -7,13 +7,14 @@ ends of the range that the owner and the topic allow.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from tocsin_operator.scaling.model import Candidate, Config, LimitedBy
 
 
 class Bounds(NamedTuple):
-    """The range that is allowed: at least one pod, and never more than there are partitions, whatever is asked for."""
+    """The range that is allowed: never more than there are partitions, and no pods only for who may rest."""
 
     lower: int
     upper: int
@@ -36,11 +37,14 @@ class Load(NamedTuple):
     largest_backlog: int = 0
 
 
-def build_bounds(config: Config, partitions: int | None) -> Bounds:
-    """Return the allowed range; a minimum above the partitions gives way, because pods beyond them stay idle."""
+def build_bounds(config: Config, partitions: int | None, *, may_rest: bool = False) -> Bounds:
+    """Return the allowed range; a minimum above the partitions gives way, because pods beyond them stay idle.
+
+    A minimum of zero is one pod for as long as there is anything to do.
+    """
     ceiling = config.max_replicas if partitions is None else min(config.max_replicas, partitions)
     upper = max(1, ceiling)
-    lower = max(1, min(config.min_replicas, upper))
+    lower = max(0 if may_rest else 1, min(config.min_replicas, upper))
     is_partitions = partitions is not None and partitions < config.max_replicas
     upper_limit = LimitedBy.PARTITIONS if is_partitions else LimitedBy.MAX_REPLICAS
     lower_limit = LimitedBy.MIN_REPLICAS if config.min_replicas <= upper else upper_limit
@@ -57,9 +61,11 @@ def list_counts(partitions: int, bounds: Bounds) -> tuple[int, ...]:
 def measure_busiest(replicas: int, load: Load, total: float, largest: float) -> float:
     """Return the busiest pod's part of a total: the fullest partition, and as many average ones as it can hold."""
     sharing = load.partitions if load.sharing is None else load.sharing
-    held = min(-(-load.partitions // replicas), sharing)
-    if held == 0:
+    if sharing == 0 or total == 0:
         return 0.0
+    if replicas == 0:
+        return math.inf
+    held = min(-(-load.partitions // replicas), sharing)
     fullest = max(largest, total / sharing)
     return fullest + (held - 1) * (total - fullest) / max(1, sharing - 1)
 

@@ -31,7 +31,8 @@ from tocsin_operator.scaling.given import (
     wait_for_first_pod,
 )
 from tocsin_operator.scaling.inward import shrink, stay
-from tocsin_operator.scaling.model import Config, Decision, Observation, State
+from tocsin_operator.scaling.model import Config, Decision, LimitedBy, Observation, State
+from tocsin_operator.scaling.modes import restrict_to_mode
 from tocsin_operator.scaling.out import give_lonely_a_pod, grow_for_promise, grow_while_learning
 from tocsin_operator.scaling.partitions import classify, note_progress
 from tocsin_operator.scaling.situation import Measured, Situation
@@ -105,7 +106,7 @@ def _measure(observation: Observation, state: State, config: Config) -> Situatio
     state = check_effect(observation, state, config, is_saturated=is_full, busy=busy)
     capacity, arrival = estimate_capacity(state, config), measure_arrival(state, config)
     partitions = classify(backlog, state, config, arrival_per_second=arrival, capacity_per_second=capacity.per_second)
-    state = note_backlog(state, sum(backlog.lags[index] for index in partitions.ordinary))
+    state = note_backlog(state, backlog, sum(backlog.lags[index] for index in partitions.ordinary))
     measured = Measured(
         backlog=backlog,
         partitions=partitions,
@@ -119,7 +120,8 @@ def _measure(observation: Observation, state: State, config: Config) -> Situatio
     return Situation(observation, state, config, capacity=capacity, measured=measured)
 
 
-def _explain(situation: Situation, verdict: Verdict) -> Decision:
+def _explain(situation: Situation, found: Verdict) -> Decision:
+    verdict = restrict_to_mode(situation, found)
     chosen = find(verdict.candidates, verdict.replicas) or (
         situation.now if verdict.replicas == situation.current else None
     )
@@ -132,4 +134,5 @@ def _explain(situation: Situation, verdict: Verdict) -> Decision:
         candidates=verdict.candidates,
         drain_seconds=chosen.drain_seconds if chosen else None,
         is_trusted=not situation.doubt,
+        advised_replicas=found.replicas if verdict.limited_by is LimitedBy.ADVISORY else None,
     )

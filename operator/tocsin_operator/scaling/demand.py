@@ -42,6 +42,7 @@ class Backlog(NamedTuple):
     largest: int
     lags: tuple[int, ...]
     ages: tuple[LagSeconds, ...]
+    settled: tuple[int, ...] = ()
 
     @property
     def unsettled(self) -> int:
@@ -85,6 +86,7 @@ def forget_offsets(state: State) -> State:
         stalled_since=(),
         progressed_seconds=None,
         finished=(),
+        settled=(),
         backlogs=(),
         peaks=(),
         observed_since_seconds=None,
@@ -127,24 +129,35 @@ def is_window_full(state: State, now_seconds: float, config: Config) -> bool:
 
 
 def measure_backlog(observation: Observation, state: State) -> Backlog:
-    """Return how far behind the group is, in records and in seconds."""
+    """Return how far behind the group is, in records and in seconds.
+
+    Without any pod a record is settled only if it already was when there were some: it might be the first of a new day.
+    """
     ordered = sorted(observation.partitions, key=lambda offsets: offsets.partition)
     lags = [offsets.lag for offsets in ordered]
+    before = state.history[-2].ends if len(state.history) > 1 else ()
     ages = tuple(
-        _age_of(lag, measure_lag_seconds(offsets.partition, offsets.position, state.history))
-        for lag, offsets in zip(lags, ordered, strict=True)
+        _age_of(
+            lag,
+            measure_lag_seconds(index, offsets.position, state.history),
+            may_be_settled=observation.replicas.ready > 0
+            or (index in state.settled and before[index : index + 1] == (offsets.log_end,)),
+        )
+        for index, (lag, offsets) in enumerate(zip(lags, ordered, strict=True))
     )
     return Backlog(
         total=sum(lags),
         largest=max(lags, default=0),
         lags=tuple(0 if age is SETTLED else lag for lag, age in zip(lags, ages, strict=True)),
         ages=ages,
+        settled=tuple(index for index, age in enumerate(ages) if age is SETTLED),
     )
 
 
-def note_backlog(state: State, records: int) -> State:
-    """Return the state with this observation's backlog: the records that pods can be bought for."""
-    return msgspec.structs.replace(state, backlogs=(*state.backlogs, records)[-BACKLOGS_KEPT:])
+def note_backlog(state: State, backlog: Backlog, records: int) -> State:
+    """Return the state with this observation's backlog; `records` are those that pods can be bought for."""
+    backlogs = (*state.backlogs, records)[-BACKLOGS_KEPT:]
+    return msgspec.structs.replace(state, backlogs=backlogs, settled=backlog.settled)
 
 
 def is_backlog_falling(state: State) -> bool:
@@ -152,8 +165,9 @@ def is_backlog_falling(state: State) -> bool:
     return len(state.backlogs) > 1 and state.backlogs[-1] < state.backlogs[0]
 
 
-def _age_of(lag: int, age: LagSeconds) -> LagSeconds:
-    return SETTLED if 0 < lag <= SETTLED_RECORDS and age.seconds >= SETTLED_SECONDS else age
+def _age_of(lag: int, age: LagSeconds, *, may_be_settled: bool) -> LagSeconds:
+    is_settled = may_be_settled and 0 < lag <= SETTLED_RECORDS and age.seconds >= SETTLED_SECONDS
+    return SETTLED if is_settled else age
 
 
 def _note_peak(state: State, arrival: float | None, config: Config) -> tuple[Peak, ...]:

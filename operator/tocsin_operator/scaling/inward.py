@@ -29,6 +29,8 @@ def shrink(situation: Situation) -> Verdict | None:
     obstacle = _find_obstacle(situation)
     peak = situation.measured.peak_per_second if situation.measured else None
     fits = f"{count_pods(goal.replicas)} would carry the window's peak of {peak or 0:.1f}/s"
+    if goal.reason is Reason.IDLE:
+        fits = f"nothing waits, and nothing arrived for {situation.config.down_window_seconds:.0f} s"
     if goal.reason is Reason.PROBING:
         fits = f"whether {count_pods(goal.replicas)} are enough is not known: one step to find out"
     if obstacle is not None:
@@ -43,6 +45,9 @@ def shrink(situation: Situation) -> Verdict | None:
 def stay(situation: Situation) -> Verdict:
     """Stay: the promise is kept with no pod to spare."""
     bounds = situation.bounds
+    if situation.current == 0:
+        message = "nothing waits and nothing arrives: the first notification starts a consumer"
+        return Verdict(0, Reason.IDLE, message, LimitedBy.MIN_REPLICAS)
     is_at_minimum = situation.current == bounds.lower
     limited_by = bounds.lower_limit if is_at_minimum and bounds.lower > 1 else LimitedBy.NONE
     message = f"{count_pods(situation.current)} for this load: {show_load(situation)}; {show_lag(situation)}"
@@ -53,6 +58,8 @@ def _find_goal(situation: Situation) -> Goal | None:
     smaller = tuple(count for count in situation.counts if count < situation.current)
     if not smaller or situation.measured is None:
         return None
+    if smaller[0] == 0:
+        return Goal(0, Reason.IDLE)
     if situation.load is not None:
         fitting = choose(situation.downs)
         is_smaller = fitting is not None and fitting.replicas < situation.current

@@ -42,6 +42,7 @@ class Reason(StrEnum):
     PROBING = "Probing"
     WAITING_TO_SCALE_IN = "WaitingToScaleIn"
     WITHIN_PROMISE = "WithinPromise"
+    IDLE = "Idle"
 
 
 class LimitedBy(StrEnum):
@@ -58,6 +59,8 @@ class LimitedBy(StrEnum):
     CAPACITY_UNKNOWN = "CapacityUnknown"
     DOWNSTREAM = "Downstream"
     HOT_PARTITION = "HotPartition"
+    ADVISORY = "Advisory"
+    SCALE_UP_ONLY = "ScaleUpOnly"
     MANUAL = "Manual"
     SUSPENDED = "Suspended"
 
@@ -103,7 +106,7 @@ class Observation(Value, frozen=True):
 class Config(Value, frozen=True):
     """What the pipeline's owner asks for, and the constants of the rules, with their units."""
 
-    mode: Literal["Auto", "Manual"] = "Auto"
+    mode: Literal["Auto", "Advisory", "Manual", "ScaleUpOnly"] = "Auto"
     is_suspended: bool = False
     manual_replicas: int = 1
     min_replicas: int = 1
@@ -133,6 +136,11 @@ class Config(Value, frozen=True):
     longest_ceiling_seconds: float = 3_600.0
     # The share of the pods' time in which providers hold them back, above which more pods only wait as well.
     throttled_share: float = 0.50
+
+    @property
+    def is_sized(self) -> bool:
+        """Return whether the rules work on a number at all, to set it or to advise it."""
+        return self.mode != "Manual" and not self.is_suspended
 
     @property
     def drain_seconds(self) -> float:
@@ -229,6 +237,7 @@ class State(Value, frozen=True):
 
     history: tuple[EndOffsets, ...] = ()
     positions: tuple[int, ...] = ()
+    settled: tuple[int, ...] = ()
     backlogs: tuple[int, ...] = ()
     peaks: tuple[Peak, ...] = ()
     observed_since_seconds: float | None = None
@@ -288,7 +297,10 @@ class Inputs(Value, frozen=True):
 
 
 class Decision(Value, frozen=True):
-    """How many pods, why, what limited the number, and everything needed to check it by hand."""
+    """How many pods, why, what limited the number, and everything needed to check it by hand.
+
+    `advised_replicas` is what mode Advisory would have set.
+    """
 
     replicas: int
     reason: Reason
@@ -298,6 +310,7 @@ class Decision(Value, frozen=True):
     candidates: tuple[Candidate, ...] = ()
     drain_seconds: float | None = None
     is_trusted: bool = True
+    advised_replicas: int | None = None
 
     @property
     def is_action(self) -> bool:

@@ -80,7 +80,14 @@ class Situation:
     @cached_property
     def bounds(self) -> Bounds:
         """Return the allowed range."""
-        return build_bounds(self.config, self.partitions)
+        may_rest = self.is_idle if self.measured is not None else self.current == 0
+        return build_bounds(self.config, self.partitions, may_rest=may_rest)
+
+    @property
+    def is_idle(self) -> bool:
+        """Return whether nothing waits, and nothing arrived in the down window as far as it was seen."""
+        measured = self.measured
+        return measured is not None and measured.backlog.unsettled == 0 and not measured.peak_per_second
 
     @cached_property
     def counts(self) -> tuple[int, ...]:
