@@ -59,3 +59,7 @@ e2e: setup ## the cluster tests: on $$KUBECONFIG with TOCSIN_TEST_CLUSTER=1, els
 .PHONY: bench-delivery
 bench-delivery: setup ## deliveries beside two loops in Go (needs go and gcc): make bench-delivery [BENCH="--backlog 10000"]
 	PYTHONPATH=tests $(PY) -m bench.delivery $(BENCH)
+
+.PHONY: bench-scaling
+bench-scaling: setup ## scaling beside KEDA + HPA, Flink and Numaflow, simulated: make bench-scaling [BENCH="--seeds 3"]
+	PYTHONPATH=tests $(PY) -m bench.scaling $(BENCH)

@@ -133,7 +133,7 @@ class ChannelSpec(Spec, frozen=True):
 class ConsumerScalingSpec(Spec, frozen=True):
     """How consumers are sized: one promise in seconds."""
 
-    mode: Literal["Auto", "Manual"] = "Auto"
+    mode: Literal["Auto", "Advisory", "Manual", "ScaleUpOnly"] = "Auto"
     min_replicas: int = 1
     max_replicas: int = 12
     max_lag_seconds: int = 60

@@ -1,8 +1,8 @@
 """How many pods a role runs where a human, and not the scaler, says so.
 
-Pure. Ingestion is sized by hand in this release, consumers where `consumer.scaling.mode` is Manual; a suspended
-pipeline runs none. What is decided here goes through /scale under the scaler's name, as the scaler's own decisions do,
-so that replicas have one owner whoever decides.
+Pure. Ingestion is sized by hand in this release, consumers where `consumer.scaling.mode` is Manual or Advisory; a
+suspended pipeline runs none. What is decided here goes through /scale under the scaler's name, as the scaler's own
+decisions do, so that replicas have one owner whoever decides.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 from tocsin_operator.children.naming import Role
 from tocsin_operator.facts import DeploymentFacts
 from tocsin_operator.model import Pipeline
+
+OWNER_MODES = frozenset({"Manual", "Advisory"})
 
 
 def decide_replicas(pipeline: Pipeline, role: Role, deployment: DeploymentFacts) -> int | None:
@@ -37,4 +39,4 @@ def _find_fixed(pipeline: Pipeline, role: Role) -> int | None:
         return 0
     if role == "ingestion":
         return pipeline.spec.ingestion.replicas
-    return pipeline.spec.consumer.replicas if pipeline.spec.consumer.scaling.mode == "Manual" else None
+    return pipeline.spec.consumer.replicas if pipeline.spec.consumer.scaling.mode in OWNER_MODES else None

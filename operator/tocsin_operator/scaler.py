@@ -18,11 +18,13 @@ from tocsin_operator.errors import ObjectMissing, WriteConflict
 from tocsin_operator.facts import DeploymentFacts, parse_deployment
 from tocsin_operator.kafka_clusters import KafkaClusters, name_cluster
 from tocsin_operator.model import Pipeline
+from tocsin_operator.pods import PageReader, PodPages
 from tocsin_operator.scaling.config import build_scaling_config
+from tocsin_operator.scaling.counters import parse_consumer
 from tocsin_operator.scaling.loop import ScalingLoop
-from tocsin_operator.scaling.model import Replicas
+from tocsin_operator.scaling.model import ConsumerCounters, Replicas
 from tocsin_operator.scaling.ports import Answer, Clock, ScaleConflict, Seen, Target
-from tocsin_operator.scaling.report import restore_state
+from tocsin_operator.scaling.record import restore_state
 from tocsin_operator.scaling_metrics import ScalingMetrics
 from tocsin_operator.scaling_status import StatusPublisher
 
@@ -41,18 +43,23 @@ class Scaler:
         clusters: KafkaClusters,
         clock: Clock | None = None,
         metrics: ScalingMetrics | None = None,
+        pages: PodPages | None = None,
     ) -> None:
         self._clock = clock or SteadyClock()
         self._clusters = clusters
-        world = ClusterWorld(api=api, cache=cache, clusters=clusters)
+        self._pages = pages or PodPages(api, PageReader(), now=self._clock.now_seconds)
+        world = ClusterWorld(api=api, cache=cache, clusters=clusters, pages=self._pages)
         publisher = StatusPublisher(api=api, cache=cache, metrics=metrics or ScalingMetrics())
         self._loop = ScalingLoop(observer=world, actor=world, publisher=publisher, clock=self._clock)
 
     async def run(self) -> None:
         """Scale until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._loop.run(), name="scaling loop")
-            tasks.create_task(self._evict_forever(), name="eviction of Kafka clients")
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._loop.run(), name="scaling loop")
+                tasks.create_task(self._evict_forever(), name="eviction of Kafka clients")
+        finally:
+            await self._pages.close()
 
     async def run_pass(self) -> None:
         """Handle everything that is due now, and return when it is done."""
@@ -72,10 +79,11 @@ class Scaler:
 class ClusterWorld:
     """What the loop reads and writes, in a cluster."""
 
-    def __init__(self, *, api: KubernetesAPI, cache: Cache, clusters: KafkaClusters) -> None:
+    def __init__(self, *, api: KubernetesAPI, cache: Cache, clusters: KafkaClusters, pages: PodPages) -> None:
         self._api = api
         self._cache = cache
         self._clusters = clusters
+        self._pages = pages
         self._targets: dict[str, tuple[tuple[str, int], Target]] = {}
         self._conflicted: set[str] = set()
 
@@ -83,6 +91,7 @@ class ClusterWorld:
         """Return a target for each pipeline there is."""
         pipelines = self._cache.pipelines
         self._targets = {key: known for key, known in self._targets.items() if key in pipelines}
+        self._pages.forget_others(set(pipelines))
         return [self._find_target(pipeline) for pipeline in pipelines.values()]
 
     async def observe_groups(self, cluster: str, targets: Sequence[Target]) -> Mapping[str, Answer]:
@@ -111,6 +120,16 @@ class ClusterWorld:
         if facts is None:
             return None
         return Seen(Replicas(spec=facts.desired, ready=facts.ready), facts.resource_version)
+
+    async def observe_consumers(self, target: Target) -> tuple[ConsumerCounters, ...] | None:
+        """Return the counters of the consumers that answer."""
+        pipeline = self._cache.pipelines.get(target.key)
+        facts = self._cache.find_deployment(pipeline, CONSUMER) if pipeline else None
+        if pipeline is None or facts is None or facts.ready == 0:
+            return None
+        pages = await self._pages.read(pipeline, CONSUMER, version=facts.resource_version)
+        found = [parse_consumer(pod, page) for pod, page in pages.items()]
+        return tuple(each for each in found if each is not None) or None
 
     async def apply_scale(self, target: Target, replicas: int, version: str) -> None:
         """Write the consumers' /scale at the version that the decision was made on."""

@@ -20,7 +20,18 @@ GAUGES = {
     "predicted_lag_seconds": "Lag in seconds that would come if the number of consumers stayed.",
     "arrival_per_second": "Notifications arriving per second.",
     "peak_per_second": "Highest arrival rate of the down window.",
+    "surge_per_second": "Notifications that surely arrive per second since the last look.",
     "capacity_per_second": "Notifications per second that one consumer can finish.",
+    "finished_per_second": "Notifications that the group finishes per second.",
+    "ceiling_per_second": "Notifications per second that the downstream takes, where more consumers did not help.",
+    "busy_share": "Share of their time that consumers are busy.",
+    "throttled_share": "Share of their time that providers hold consumers back.",
+}
+
+COUNTS = {
+    "stuck_partitions": "Partitions that stand still while others move.",
+    "hot_partitions": "Partitions that need more than one consumer can do.",
+    "behind_partitions": "Partitions whose backlog is their own trouble.",
 }
 
 
@@ -30,6 +41,9 @@ class ScalingMetrics:
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self._gauges = {
             name: Gauge(f"tocsin_scaling_{name}", text, LABELS, registry=registry) for name, text in GAUGES.items()
+        }
+        self._counts = {
+            name: Gauge(f"tocsin_scaling_{name}", text, LABELS, registry=registry) for name, text in COUNTS.items()
         }
         self._desired = Gauge("tocsin_scaling_desired_replicas", "Consumers decided on.", LABELS, registry=registry)
         self._drain = Gauge("tocsin_scaling_drain_seconds", "Predicted seconds to drain.", LABELS, registry=registry)
@@ -57,6 +71,8 @@ class ScalingMetrics:
             return
         for field, gauge in self._gauges.items():
             _set(gauge, (namespace, name), getattr(decision.inputs, field))
+        for field, gauge in self._counts.items():
+            _set(gauge, (namespace, name), len(getattr(decision.inputs, field)))
         _set(self._desired, (namespace, name), decision.replicas)
         _set(self._drain, (namespace, name), decision.drain_seconds)
         self._decisions.labels(namespace, name, decision.reason.value).inc()
@@ -68,7 +84,7 @@ class ScalingMetrics:
         """Drop the gauges of pipelines that are gone."""
         for key in self._known - keys:
             namespace, _, name = key.partition("/")
-            for gauge in (*self._gauges.values(), self._desired, self._drain):
+            for gauge in (*self._gauges.values(), *self._counts.values(), self._desired, self._drain):
                 _set(gauge, (namespace, name), None)
         self._known &= keys
 

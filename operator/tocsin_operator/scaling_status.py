@@ -22,7 +22,7 @@ from tocsin_operator.scaling.ports import Report
 from tocsin_operator.scaling.report import CONDITION_TYPES, STATUS_FIELDS, build_claims, build_status, is_news
 from tocsin_operator.scaling_metrics import ScalingMetrics
 
-QUIET_REASONS = frozenset({"Manual", "Suspended", "DeploymentMissing"})
+QUIET_REASONS = frozenset({"Advisory", "Manual", "Suspended", "DeploymentMissing"})
 
 log = structlog.get_logger(__name__)
 

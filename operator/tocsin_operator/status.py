@@ -21,6 +21,7 @@ from tocsin_operator.conditions import Claim, build_condition, select_owned
 from tocsin_operator.facts import DeploymentFacts
 from tocsin_operator.model import Pipeline
 from tocsin_operator.problems import Problem
+from tocsin_operator.replicas import OWNER_MODES
 
 OWNED_CONDITIONS = ("Ready", "Progressing", "Degraded", "TopicDurable")
 OWNED_FIELDS = ("observedGeneration", "ingestion", "consumer")
@@ -69,7 +70,7 @@ def claim_ready(pipeline: Pipeline, world: World) -> Claim:
     if blocking is not None:
         return Claim("Ready", False, blocking.reason, blocking.message)
     pods = _describe_pods(world)
-    if all((facts := world.deployments[role]) is not None and facts.is_serving for role in ROLES):
+    if all(_is_serving(pipeline, role, world.deployments[role]) for role in ROLES):
         return Claim("Ready", True, "PipelineServing", f"{pods}; {_describe_auth(pipeline)}")
     if world.problems:
         return Claim("Ready", False, world.problems[0].reason, world.problems[0].message)
@@ -92,6 +93,15 @@ def claim_degraded(world: World) -> Claim:
         return Claim("Degraded", False, "AsExpected", "nothing to mend")
     message = "; also: ".join(problem.message for problem in world.problems)
     return Claim("Degraded", True, world.problems[0].reason, message)
+
+
+def _is_serving(pipeline: Pipeline, role: Role, facts: DeploymentFacts | None) -> bool:
+    """Return whether the role does its work; consumers that rest because nothing waits do theirs."""
+    if facts is None:
+        return False
+    scaling = pipeline.spec.consumer.scaling
+    rests = role == "consumer" and scaling.min_replicas == 0 and scaling.mode not in OWNER_MODES
+    return facts.is_serving or (rests and facts.desired == 0)
 
 
 def _describe_pods(world: World) -> str:

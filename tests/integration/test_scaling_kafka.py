@@ -47,6 +47,10 @@ class Ports:
         del target
         return Seen(Replicas(spec=1, ready=1))
 
+    async def observe_consumers(self, target: Target) -> tuple[ConsumerCounters, ...] | None:
+        del target
+        return None
+
     async def apply_scale(self, target: Target, replicas: int, version: str) -> None:
         del target, version
         self.wanted = replicas

@@ -100,7 +100,7 @@ def test_a_count_is_listed_exactly_when_it_lowers_the_busiest_pod_or_is_an_end(
 @bounded
 @given(flow=flows(), config=configs(), more=st.floats(1, 20_000))
 def test_more_demand_never_means_fewer_pods(flow: Flow, config: Config, more: float) -> None:
-    config = msgspec.structs.replace(config, capacity_per_second=config.capacity_per_second or 100)
+    config = _keep_pods(config)
     less, much = (_decide_fresh(each, config) for each in (flow, replace(flow, per_second=flow.per_second + more)))
     assert much >= less
 
@@ -108,9 +108,15 @@ def test_more_demand_never_means_fewer_pods(flow: Flow, config: Config, more: fl
 @bounded
 @given(flow=flows(), config=configs(), more=st.integers(1, 2_000_000))
 def test_more_backlog_never_means_fewer_pods(flow: Flow, config: Config, more: int) -> None:
-    config = msgspec.structs.replace(config, capacity_per_second=config.capacity_per_second or 100)
+    config = _keep_pods(config)
     less, much = (_decide_fresh(each, config) for each in (flow, replace(flow, lag=flow.lag + more)))
     assert much >= less
+
+
+def _keep_pods(config: Config) -> Config:
+    """Return a config under which nothing goes in: the same records are older at a lower rate, and age forbids that."""
+    capacity = config.capacity_per_second or 100
+    return msgspec.structs.replace(config, capacity_per_second=capacity, down_window_seconds=86_400)
 
 
 def _decide_fresh(flow: Flow, config: Config) -> int:
@@ -195,6 +201,25 @@ def test_steady_noise_causes_at_most_one_action_in_a_cooldown(
     plant.run(600)
     settled = [index for index, decision in enumerate(plant.decisions) if decision.is_action and index > 120 / INTERVAL]
     assert all(later - earlier >= cooldown / INTERVAL for earlier, later in pairwise(settled))
+
+
+@bounded
+@given(flow=flows(), config=configs(), which=st.integers(0, 69))
+def test_a_partition_that_gets_stuck_never_raises_the_number(flow: Flow, config: Config, which: int) -> None:
+    flow = replace(flow, partitions=max(3, flow.partitions), lag=0)
+    looks = flow.looks(0, 150, INTERVAL)
+    stuck = which % flow.partitions
+    healthy, _ = replay(looks, config)
+    troubled, _ = replay([_stop(look, stuck) for look in looks], config)
+    assert troubled.replicas <= healthy.replicas
+
+
+def _stop(look: Observation, which: int) -> Observation:
+    """Return the look with one partition's commit where it was at the beginning."""
+    stopped = tuple(
+        replace(offsets, committed=10_000_000) if offsets.partition == which else offsets for offsets in look.partitions
+    )
+    return msgspec.structs.replace(look, partitions=stopped)
 
 
 @bounded

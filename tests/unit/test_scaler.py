@@ -14,6 +14,7 @@ from tocsin_core.lag import PartitionOffsets
 from tocsin_operator.cache import Cache
 from tocsin_operator.errors import ObjectMissing, WriteConflict
 from tocsin_operator.model import Pipeline
+from tocsin_operator.pods import PodPages
 from tocsin_operator.scaler import ClusterWorld, Scaler, build_target
 from tocsin_operator.scaling.model import Replicas
 from tocsin_operator.scaling.ports import ScaleConflict
@@ -69,12 +70,20 @@ class API:
     statuses: list[dict[str, Any]] = field(default_factory=list)
     managers: list[str] = field(default_factory=list)
     events: list[tuple[str, str, str]] = field(default_factory=list)
+    pods: list[dict[str, Any]] = field(default_factory=list)
+    listed: int = 0
 
     async def read(self, kind: str, namespace: str, name: str) -> dict[str, Any]:
         assert (kind, namespace, name) == ("Deployment", "shop", "orders-consumer")
         if not self.fresh:
             raise ObjectMissing("no such Deployment")
         return self.fresh
+
+    async def list(self, kind: str, namespace: str, **selectors: str) -> list[dict[str, Any]]:
+        assert (kind, namespace) == ("Pod", "shop")
+        assert "app.kubernetes.io/component=consumer" in selectors["labelSelector"]
+        self.listed += 1
+        return self.pods
 
     async def apply_scale(
         self, namespace: str, deployment: str, replicas: int, *, resource_version: str = ""
@@ -147,6 +156,7 @@ class Room:
     clock: Clock = field(default_factory=Clock)
     cache: Cache = field(default_factory=Cache)
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    pages: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.cache.observe_pipeline("ADDED", self.body)
@@ -157,6 +167,7 @@ class Room:
             clusters=self.clusters,  # type: ignore[arg-type]
             clock=self.clock,
             metrics=ScalingMetrics(self.registry),
+            pages=build_pages(self),
         )
 
     def see_deployment(self, replicas: int, version: str) -> None:
@@ -169,6 +180,33 @@ class Room:
 
     def metric(self, name: str) -> float | None:
         return self.registry.get_sample_value(f"tocsin_scaling_{name}", {"namespace": "shop", "name": "orders"})
+
+
+class Reader:
+    """Answers for every address with the same page."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+
+    async def read(self, address: str) -> str | None:
+        return self._room.pages.get(address)
+
+    async def close(self) -> None:
+        return
+
+
+def build_pages(room: Room) -> PodPages:
+    return PodPages(room.api, Reader(room), now=room.clock.now_seconds)  # type: ignore[arg-type]
+
+
+def build_world(room: Room) -> ClusterWorld:
+    api, clusters = room.api, room.clusters
+    return ClusterWorld(api=api, cache=room.cache, clusters=clusters, pages=build_pages(room))  # type: ignore[arg-type]
+
+
+def build_pod(name: str, address: str, *, is_ready: bool = True) -> dict[str, Any]:
+    ready = {"type": "Ready", "status": "True" if is_ready else "False"}
+    return {"metadata": {"name": name}, "status": {"podIP": address, "conditions": [ready]}}
 
 
 @pytest.fixture
@@ -199,7 +237,7 @@ async def test_the_status_is_the_scaler_s_own_part_and_nothing_else(room: Room) 
     await room.run()
     (status,) = room.api.statuses
     assert set(status) == {"kafka", "scaling", "conditions"}
-    assert [each["type"] for each in status["conditions"]] == ["ScalingActive", "KafkaReachable"]
+    assert [each["type"] for each in status["conditions"]] == ["ScalingActive", "KafkaReachable", "PartitionsMoving"]
     assert all(each["observedGeneration"] == 3 for each in status["conditions"])
     assert room.api.managers == ["tocsin-scaler"]
 
@@ -219,14 +257,14 @@ async def test_a_stale_cache_costs_one_read_and_not_the_decision(room: Room) -> 
 
 async def test_a_conflict_is_told_to_the_loop_in_its_own_words(room: Room) -> None:
     room.api.conflicts = 1
-    world = ClusterWorld(api=room.api, cache=room.cache, clusters=room.clusters)  # type: ignore[arg-type]
+    world = build_world(room)
     (target,) = world.list_targets()
     with pytest.raises(ScaleConflict):
         await world.apply_scale(target, 3, "7")
 
 
 async def test_replicas_come_from_the_deployment_the_watch_told_of(room: Room) -> None:
-    world = ClusterWorld(api=room.api, cache=room.cache, clusters=room.clusters)  # type: ignore[arg-type]
+    world = build_world(room)
     (target,) = world.list_targets()
     seen = await world.observe_replicas(target)
     assert seen == (Replicas(spec=1, ready=1), "7")
@@ -289,3 +327,63 @@ def test_a_target_remembers_what_the_status_says() -> None:
     target = build_target(cache.pipelines["shop/orders"])
     assert target.restored.windows[0].per_second == 42.0
     assert target.config.capacity_per_second == 100
+
+
+PAGE = """\
+# HELP tocsin_consumer_processed_total Records that reached an end on every channel
+tocsin_consumer_processed_total {processed}
+tocsin_consumer_busy_slot_seconds_total {busy}
+tocsin_consumer_concurrency 64.0
+tocsin_consumer_in_flight 3.0
+process_cpu_seconds_total 1.5
+"""
+
+
+async def test_consumers_counters_are_read_from_the_ready_pods(room: Room) -> None:
+    room.api.pods = [build_pod("a", "10.0.0.1"), build_pod("b", "10.0.0.2"), build_pod("c", "10.0.0.3", is_ready=False)]
+    room.pages = {"10.0.0.1": PAGE.format(processed=100, busy=64), "10.0.0.3": PAGE.format(processed=1, busy=1)}
+    world = build_world(room)
+    (target,) = world.list_targets()
+    counters = await world.observe_consumers(target)
+    assert counters is not None
+    assert [(each.pod, each.processed_total, each.in_flight) for each in counters] == [("a", 100, 3)]
+
+
+async def test_what_pods_measure_is_the_capacity_a_decision_is_made_with(room: Room) -> None:
+    room.api.pods = [build_pod("a", "10.0.0.1")]
+    for second in range(0, 30, 5):
+        room.pages = {"10.0.0.1": PAGE.format(processed=50 * second, busy=32 * second)}
+        await room.run()
+    assert room.metric("capacity_per_second") == pytest.approx(100)
+    assert room.metric("busy_share") == pytest.approx(0.5)
+
+
+async def test_pods_are_listed_again_only_when_their_deployment_has_moved(room: Room) -> None:
+    room.api.pods = [build_pod("a", "10.0.0.1")]
+    room.pages = {"10.0.0.1": PAGE.format(processed=1, busy=1)}
+    await room.run(passes=5)
+    assert room.api.listed == 1
+    room.see_deployment(1, "8")
+    await room.run()
+    assert room.api.listed == 2
+
+
+async def test_a_pod_that_does_not_answer_is_left_alone_for_a_while(room: Room) -> None:
+    room.api.pods = [build_pod("a", "10.0.0.1")]
+    world = build_world(room)
+    (target,) = world.list_targets()
+    assert await world.observe_consumers(target) is None
+    room.pages = {"10.0.0.1": PAGE.format(processed=1, busy=1)}
+    assert await world.observe_consumers(target) is None
+    room.clock.now += 61
+    assert await world.observe_consumers(target) is not None
+
+
+async def test_an_action_leaves_its_candidates_in_the_status(room: Room) -> None:
+    room.clusters.admin.answer = BACKLOG
+    await room.run()
+    (entry,) = room.api.statuses[0]["scaling"]["history"]
+    assert (entry["replicasBefore"], entry["replicasAfter"]) == (1, 6)
+    refused = {each["replicas"]: each.get("refusal", "") for each in entry["candidates"]}
+    assert refused[4].startswith("drains the backlog in")
+    assert refused[6] == ""

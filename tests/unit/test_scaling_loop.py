@@ -11,7 +11,7 @@ import msgspec
 from scaling_cases import Flow
 from tocsin_core.errors import KafkaUnavailable, TocsinError, TopicMissing
 from tocsin_operator.scaling.loop import ScalingLoop
-from tocsin_operator.scaling.model import Config, Reason, Replicas, State
+from tocsin_operator.scaling.model import Config, ConsumerCounters, Reason, Replicas, State
 from tocsin_operator.scaling.ports import Answer, Report, ScaleConflict, Seen, Target
 
 CONFIG = Config(interval_seconds=5, capacity_per_second=100)
@@ -44,6 +44,7 @@ class World:
     scale_failure: Exception | None = None
     publish_fails: bool = False
     answers_nothing: bool = False
+    consumers: dict[str, tuple[ConsumerCounters, ...]] = field(default_factory=dict)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def wait_for_reports(self, count: int) -> None:
@@ -82,6 +83,9 @@ class World:
             return None
         count = self.replicas[target.key]
         return Seen(Replicas(spec=count, ready=count), version=f"v{self.reads}")
+
+    async def observe_consumers(self, target: Target) -> tuple[ConsumerCounters, ...] | None:
+        return self.consumers.get(target.key)
 
     async def apply_scale(self, target: Target, replicas: int, version: str) -> None:
         if self.scale_failure:

@@ -9,6 +9,7 @@ from scaling_cases import Flow, build_observation, replay
 from scaling_plant import Plant
 from tocsin_operator.scaling.decide import decide
 from tocsin_operator.scaling.model import Config, Reason, State
+from tocsin_operator.scaling.ports import Target
 
 CONFIG = Config(max_lag_seconds=60, interval_seconds=5, capacity_per_second=100, max_replicas=100)
 
@@ -33,6 +34,37 @@ def test_a_group_that_never_committed_reads_as_the_records_that_are_there() -> N
     # kedacore/keda#5906: an offset of -1 is neither no lag nor a lag of one
     decision, _ = decide(build_observation(0, [(100, None)] * 12), State(), CONFIG)
     assert decision.inputs.total_lag == 1_200
+
+
+def test_a_partition_that_stands_still_without_ever_a_commit_drives_nothing_to_the_maximum() -> None:
+    # kedacore/keda#5906: persistent lag is not excluded where the committed offset is -1
+    state = State()
+    for second in range(0, 3_600, 5):
+        offsets = [(1_000 + 5 * second, 1_000 + 5 * second)] * 11 + [(5 * second, None)]
+        decision, state = decide(build_observation(second, offsets, spec=2), state, CONFIG)
+        assert decision.replicas <= 2
+    assert decision.inputs.stuck_partitions == (11,)
+
+
+def test_the_marker_of_a_transaction_is_not_lag_for_ever() -> None:
+    # kedacore/keda#5675: one record a partition that no consumer ever sees keeps the group from going down
+    looks = [build_observation(second, [(1_001, 1_000)] * 12, spec=12) for second in range(0, 600, 5)]
+    decision, _ = replay(looks, CONFIG)
+    assert (decision.replicas, decision.reason) == (1, Reason.FITS_IN_FEWER)
+
+
+def test_a_group_without_any_commit_is_measured_on_its_own_topic_alone() -> None:
+    # kedacore/keda#8114: a group without offsets reads as the lag of every topic of the cluster
+    target = Target("ns/orders", "u1", "kafka:9092", "ns.orders", "orders", CONFIG)
+    assert target.topic == "orders"
+    decision, _ = decide(build_observation(0, [(40, None)] * 12), State(), CONFIG)
+    assert (decision.inputs.total_lag, decision.replicas) == (480, 1)
+
+
+def test_an_answer_with_negative_offsets_is_not_a_reason_for_any_number() -> None:
+    # kedacore/keda#4552, #5438: wrong or missing values mean the maximum
+    decision, _ = decide(build_observation(0, [(-1, None)] * 12, spec=3), State(), CONFIG)
+    assert (decision.replicas, decision.reason) == (3, Reason.METRICS_UNAVAILABLE)
 
 
 def test_a_partition_missing_in_an_answer_is_not_a_partition_without_lag() -> None:

@@ -147,10 +147,10 @@ def test_a_first_look_at_a_backlog_waits_to_learn() -> None:
 def test_lag_that_grows_without_teaching_a_capacity_goes_out_step_by_step() -> None:
     """One partition lags and the others do not, so that nothing is learned of a whole pod."""
     looks = []
-    for look in Flow(per_second=120).looks(0, 100, 5):
+    for number, look in enumerate(Flow(per_second=120).looks(0, 100, 5)):
         first = look.partitions[0]
-        stuck = type(first)(0, 0, first.log_end, 1_000_000)
-        looks.append(msgspec.structs.replace(look, partitions=(stuck, *look.partitions[1:])))
+        slow = type(first)(0, 0, first.log_end, 1_000_000 + number)
+        looks.append(msgspec.structs.replace(look, partitions=(slow, *look.partitions[1:])))
     decision, state = replay(looks, UNKNOWN)
     assert state.windows == ()
     assert (decision.replicas, decision.reason, decision.limited_by) == (

@@ -36,7 +36,14 @@ class RunningPipeline:
         self._ingestion: Child | None = None
         self._scaling: asyncio.Task[None] | None = None
         self.fleet = ConsumerFleet(services.start_consumer)
-        self.scaler = FleetScaler(resource, self.fleet, admin, elapsed_seconds=elapsed_seconds, on_remark=on_remark)
+        self.scaler = FleetScaler(
+            resource,
+            self.fleet,
+            admin,
+            elapsed_seconds=elapsed_seconds,
+            read_page=services.read_metrics,
+            on_remark=on_remark,
+        )
 
     @property
     def url(self) -> str:

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from tocsin_cli.dev.fleet import ConsumerFleet
 from tocsin_cli.dev.picture import Backlog
 from tocsin_cli.dev.tally import Move
+from tocsin_cli.processes.child import State
 from tocsin_core.admin import KafkaAdmin
 from tocsin_operator.model import Pipeline
+from tocsin_operator.replicas import OWNER_MODES
 from tocsin_operator.scaling.config import build_scaling_config
-from tocsin_operator.scaling.model import Decision, Replicas
+from tocsin_operator.scaling.counters import parse_consumer
+from tocsin_operator.scaling.model import ConsumerCounters, Decision, Replicas
 from tocsin_operator.scaling.ports import Answer, Report, Seen, Target
 
 CLUSTER = "dev"
@@ -47,6 +50,7 @@ class FleetScaler:
         admin: KafkaAdmin,
         *,
         elapsed_seconds: Callable[[], float],
+        read_page: Callable[[str], Awaitable[str | None]],
         on_remark: Callable[[str], None],
     ) -> None:
         self.backlog = Backlog()
@@ -56,6 +60,7 @@ class FleetScaler:
         self._trouble = ""
         self._fleet = fleet
         self._admin = admin
+        self._read_page = read_page
         self._elapsed_seconds = elapsed_seconds
         self._on_remark = on_remark
         self._target = Target(
@@ -78,7 +83,7 @@ class FleetScaler:
     def bounds(self) -> tuple[int, int]:
         """Return the fewest and the most consumers there may be."""
         config = self._target.config
-        if config.mode == "Manual":
+        if config.mode in OWNER_MODES:
             return config.manual_replicas, config.manual_replicas
         return config.min_replicas, config.max_replicas
 
@@ -95,6 +100,14 @@ class FleetScaler:
         """Return how many processes were asked for and how many are ready."""
         del target
         return Seen(Replicas(spec=self._fleet.wanted, ready=self._fleet.ready))
+
+    async def observe_consumers(self, target: Target) -> tuple[ConsumerCounters, ...] | None:
+        """Return the counters of the processes that are ready."""
+        del target
+        names = [child.name for child in self._fleet.children if child.state is State.READY]
+        pages = await asyncio.gather(*(self._read_page(name) for name in names))
+        found = [parse_consumer(name, page) for name, page in zip(names, pages, strict=True) if page is not None]
+        return tuple(each for each in found if each is not None) or None
 
     async def apply_scale(self, target: Target, replicas: int, version: str) -> None:
         """Start or drain processes."""

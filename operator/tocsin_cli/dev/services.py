@@ -16,6 +16,7 @@ import msgspec
 import yaml
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import PyreqwestError
+from pyreqwest.response import Response
 
 from tocsin_cli.dev.ports import ANY, HOST, prefer_port
 from tocsin_cli.processes.child import Child, Command, Watch
@@ -121,15 +122,24 @@ class Services:
                 self._ingestion_port = self._listening[name].port
         self._on_line(name, line)
 
+    async def read_metrics(self, name: str) -> str | None:
+        """Return a process's metrics page, None where it does not answer."""
+        answer = await self._ask(name, "/metrics")
+        return None if answer is None or answer.status != OK else await answer.text()
+
     async def _is_ready(self, name: str) -> bool:
+        answer = await self._ask(name, "/readyz")
+        return answer is not None and answer.status == OK
+
+    async def _ask(self, name: str, path: str) -> Response | None:
         assert self._client is not None, "use `async with`"  # noqa: S101 - a programming error
         if name not in self._listening:
-            return False
+            return None
         try:
-            request = self._client.get(f"http://{HOST}:{self._listening[name].health_port}/readyz").build()
-            return (await request.send()).status == OK
+            request = self._client.get(f"http://{HOST}:{self._listening[name].health_port}{path}").build()
+            return await request.send()
         except PyreqwestError:
-            return False
+            return None
 
 
 def write_service_config(config: Mapping[str, Any], root: Path) -> None:

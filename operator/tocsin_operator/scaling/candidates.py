@@ -7,13 +7,14 @@ ends of the range that the owner and the topic allow.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from tocsin_operator.scaling.model import Candidate, Config, LimitedBy
 
 
 class Bounds(NamedTuple):
-    """The range that is allowed: at least one pod, and never more than there are partitions, whatever is asked for."""
+    """The range that is allowed: never more than there are partitions, and no pods only for who may rest."""
 
     lower: int
     upper: int
@@ -22,19 +23,28 @@ class Bounds(NamedTuple):
 
 
 class Load(NamedTuple):
-    """What a count has to carry, per second, and what waits already."""
+    """What a count has to carry, per second, and what waits already.
+
+    `sharing` of the partitions bring it (None: all of them), and the fullest of those bring the `largest` numbers.
+    """
 
     per_second: float
     backlog: int
     capacity_per_second: float
     partitions: int
+    sharing: int | None = None
+    largest_per_second: float = 0.0
+    largest_backlog: int = 0
 
 
-def build_bounds(config: Config, partitions: int | None) -> Bounds:
-    """Return the allowed range; a minimum above the partitions gives way, because pods beyond them stay idle."""
+def build_bounds(config: Config, partitions: int | None, *, may_rest: bool = False) -> Bounds:
+    """Return the allowed range; a minimum above the partitions gives way, because pods beyond them stay idle.
+
+    A minimum of zero is one pod for as long as there is anything to do.
+    """
     ceiling = config.max_replicas if partitions is None else min(config.max_replicas, partitions)
     upper = max(1, ceiling)
-    lower = max(1, min(config.min_replicas, upper))
+    lower = max(0 if may_rest else 1, min(config.min_replicas, upper))
     is_partitions = partitions is not None and partitions < config.max_replicas
     upper_limit = LimitedBy.PARTITIONS if is_partitions else LimitedBy.MAX_REPLICAS
     lower_limit = LimitedBy.MIN_REPLICAS if config.min_replicas <= upper else upper_limit
@@ -48,19 +58,33 @@ def list_counts(partitions: int, bounds: Bounds) -> tuple[int, ...]:
     return tuple(sorted({count for count in useful if bounds.lower <= count <= bounds.upper} | ends))
 
 
-def measure_share(replicas: int, partitions: int) -> float:
-    """Return the busiest pod's share of the topic."""
-    return -(-partitions // replicas) / partitions
+def measure_busiest(replicas: int, load: Load, total: float, largest: float) -> float:
+    """Return the busiest pod's part of a total: the fullest partition, and as many average ones as it can hold."""
+    sharing = load.partitions if load.sharing is None else load.sharing
+    if sharing == 0 or total == 0:
+        return 0.0
+    if replicas == 0:
+        return math.inf
+    held = min(-(-load.partitions // replicas), sharing)
+    fullest = max(largest, total / sharing)
+    return fullest + (held - 1) * (total - fullest) / max(1, sharing - 1)
 
 
 def measure_utilisation(replicas: int, load: Load) -> float:
     """Return the busiest pod's load as a share of its capacity."""
-    return load.per_second * measure_share(replicas, load.partitions) / load.capacity_per_second
+    return measure_busiest(replicas, load, load.per_second, load.largest_per_second) / load.capacity_per_second
+
+
+def measure_company(replicas: int, load: Load) -> float:
+    """Return what the ordinary partitions that share a pod with a lonely one take of it."""
+    held = -(-load.partitions // replicas) - 1
+    mean = load.per_second / load.sharing if load.sharing else 0.0
+    return held * mean / load.capacity_per_second
 
 
 def measure_wait_seconds(replicas: int, load: Load) -> float:
     """Return how long the newest record of the backlog waits, which is the lag in seconds that is still to come."""
-    return load.backlog * measure_share(replicas, load.partitions) / load.capacity_per_second
+    return measure_busiest(replicas, load, load.backlog, load.largest_backlog) / load.capacity_per_second
 
 
 def measure_drain_seconds(replicas: int, load: Load) -> float | None:

@@ -1,20 +1,20 @@
 """Rule 4: what one pod can do.
 
-Without the consumers' own counters the only honest measurement is the throughput of a group that has more to do than
-it can: a group that keeps up shows what arrives, not what it could finish. So throughput counts only while nearly all
-partitions that receive anything are well behind, and not just constantly so, and while the same pods run and all are
-ready. The best of the last few such times is the estimate; a short one does not outvote a long one, because commits
-come in steps.
+The consumers' own counters say it at any load (see `busy`). Without them the only honest measurement is the throughput
+of a group that has more to do than it can: a group that keeps up shows what arrives, not what it could finish. So
+throughput counts only while nearly all partitions that receive anything are well behind, and not just constantly so,
+and while the same pods run and all are ready. The best of the last few such times is the estimate; a short one does
+not outvote a long one, because commits come in steps.
 """
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from tocsin_operator.scaling.demand import Backlog
-from tocsin_operator.scaling.model import CapacityWindow, Config, Observation, Run, State
+from tocsin_operator.scaling.model import CapacitySource, CapacityWindow, Config, Observation, Run, State
 
 SHORTEST_INTERVALS = 3
 LONGEST_INTERVALS = 10
@@ -29,11 +29,13 @@ class Capacity(NamedTuple):
     """What one pod finishes per second, and how that is known."""
 
     per_second: float | None
-    source: Literal["Hint", "Observed", "Unknown"]
+    source: CapacitySource
 
 
 def estimate_capacity(state: State, config: Config) -> Capacity:
-    """Return the hint, unless pods were seen to do less; without a hint the best that was seen."""
+    """Return what the pods' counters say, else the hint unless pods were seen to do less, else the best seen."""
+    if state.measured_per_second is not None and state.counters:
+        return Capacity(state.measured_per_second, "Measured")
     observed = _best(state.windows)
     hint = config.capacity_per_second
     if hint is None:
@@ -43,8 +45,11 @@ def estimate_capacity(state: State, config: Config) -> Capacity:
 
 
 def learn_capacity(observation: Observation, state: State, backlog: Backlog, config: Config) -> State:
-    """Return the state with what this observation teaches about capacity: mostly nothing."""
-    if not _is_saturated(observation, state, backlog, config):
+    """Return the state with what this observation teaches about capacity: mostly nothing.
+
+    Under a ceiling of the downstream, throughput says what that takes and not what a pod can do.
+    """
+    if state.ceiling is not None or not is_saturated(observation, state, backlog, config):
         return msgspec.structs.replace(state, run=None)
     run = _continue_run(observation, state, backlog)
     window = _measure_window(observation, run, backlog, config)
@@ -109,7 +114,8 @@ def _shortest_seconds(config: Config) -> float:
     return (SHORTEST_INTERVALS - 0.2) * config.interval_seconds
 
 
-def _is_saturated(observation: Observation, state: State, backlog: Backlog, config: Config) -> bool:
+def is_saturated(observation: Observation, state: State, backlog: Backlog, config: Config) -> bool:
+    """Return whether all pods run and nearly all partitions that receive anything are well behind."""
     replicas = observation.replicas
     if replicas.ready == 0 or replicas.ready != replicas.spec:
         return False

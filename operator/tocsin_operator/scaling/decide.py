@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import msgspec
 
-from tocsin_operator.scaling.capacity import estimate_capacity, learn_capacity
+from tocsin_operator.scaling.busy import measure_busy, note_counters
+from tocsin_operator.scaling.capacity import estimate_capacity, is_saturated, learn_capacity
 from tocsin_operator.scaling.demand import (
     forget_offsets,
     is_backlog_falling,
     measure_arrival,
     measure_backlog,
     measure_peak,
+    measure_surge,
     note_backlog,
     note_offsets,
 )
+from tocsin_operator.scaling.downstream import hold_while_nothing_finishes, respect_ceiling
+from tocsin_operator.scaling.effect import await_effect, check_effect, learn_startup, measure_finished, note_finished
 from tocsin_operator.scaling.given import (
     follow_owner,
     freeze_on_doubt,
@@ -27,8 +31,10 @@ from tocsin_operator.scaling.given import (
     wait_for_first_pod,
 )
 from tocsin_operator.scaling.inward import shrink, stay
-from tocsin_operator.scaling.model import Config, Decision, Observation, State
-from tocsin_operator.scaling.out import grow_for_promise, grow_while_learning
+from tocsin_operator.scaling.model import Config, Decision, LimitedBy, Observation, State
+from tocsin_operator.scaling.modes import restrict_to_mode
+from tocsin_operator.scaling.out import give_lonely_a_pod, grow_for_promise, grow_while_learning
+from tocsin_operator.scaling.partitions import classify, note_progress
 from tocsin_operator.scaling.situation import Measured, Situation
 from tocsin_operator.scaling.trust import Doubt, find_doubt, is_confirmed
 from tocsin_operator.scaling.verdict import Rule, Verdict, find
@@ -39,8 +45,11 @@ RULES: tuple[Rule, ...] = (
     freeze_on_doubt,
     return_into_bounds,
     wait_for_first_pod,
+    hold_while_nothing_finishes,
+    respect_ceiling,
     grow_while_learning,
     grow_for_promise,
+    give_lonely_a_pod,
     shrink,
     stay,
 )
@@ -60,14 +69,17 @@ def decide(observation: Observation, state: State, config: Config) -> tuple[Deci
 def _note_replicas(observation: Observation, state: State) -> State:
     """Start the cooldown when the number moved, whoever moved it: a write that failed then never counts as one."""
     replicas, now_seconds = observation.replicas.spec, observation.time_seconds
+    state = learn_startup(observation, state)
     if state.replicas is None or replicas == state.replicas:
         return msgspec.structs.replace(state, replicas=replicas)
     is_up = replicas > state.replicas
+    state = await_effect(state, before=state.replicas, after=replicas, now_seconds=now_seconds)
     return msgspec.structs.replace(
         state,
         replicas=replicas,
         last_scale_seconds=now_seconds,
         last_scale_up_seconds=now_seconds if is_up else state.last_scale_up_seconds,
+        awaited_since_seconds=now_seconds if is_up else None,
     )
 
 
@@ -86,19 +98,30 @@ def _distrust(observation: Observation, state: State, config: Config, doubt: Dou
 
 def _measure(observation: Observation, state: State, config: Config) -> Situation:
     state = msgspec.structs.replace(state, frozen_since_seconds=None, contradicted_since_seconds=None)
-    state = note_offsets(observation, state, config)
-    backlog = measure_backlog(observation, state)
-    state = learn_capacity(observation, note_backlog(state, backlog), backlog, config)
+    state = note_offsets(observation, note_progress(observation, state), config)
+    state = note_counters(observation, note_finished(observation, state))
+    backlog, busy = measure_backlog(observation, state), measure_busy(state)
+    state = learn_capacity(observation, state, backlog, config)
+    is_full = is_saturated(observation, state, backlog, config)
+    state = check_effect(observation, state, config, is_saturated=is_full, busy=busy)
+    capacity, arrival = estimate_capacity(state, config), measure_arrival(state, config)
+    partitions = classify(backlog, state, config, arrival_per_second=arrival, capacity_per_second=capacity.per_second)
+    state = note_backlog(state, backlog, sum(backlog.lags[index] for index in partitions.ordinary))
     measured = Measured(
         backlog=backlog,
-        arrival_per_second=measure_arrival(state, config),
+        partitions=partitions,
+        busy=busy,
+        finished_per_second=measure_finished(state),
+        arrival_per_second=arrival,
+        surge_per_second=measure_surge(state, config),
         peak_per_second=measure_peak(state),
         is_lag_falling=is_backlog_falling(state),
     )
-    return Situation(observation, state, config, capacity=estimate_capacity(state, config), measured=measured)
+    return Situation(observation, state, config, capacity=capacity, measured=measured)
 
 
-def _explain(situation: Situation, verdict: Verdict) -> Decision:
+def _explain(situation: Situation, found: Verdict) -> Decision:
+    verdict = restrict_to_mode(situation, found)
     chosen = find(verdict.candidates, verdict.replicas) or (
         situation.now if verdict.replicas == situation.current else None
     )
@@ -111,4 +134,5 @@ def _explain(situation: Situation, verdict: Verdict) -> Decision:
         candidates=verdict.candidates,
         drain_seconds=chosen.drain_seconds if chosen else None,
         is_trusted=not situation.doubt,
+        advised_replicas=found.replicas if verdict.limited_by is LimitedBy.ADVISORY else None,
     )

@@ -6,6 +6,9 @@ little, and would look like a group with little to do.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import pairwise
+from statistics import pstdev
 from typing import NamedTuple
 
 import msgspec
@@ -26,17 +29,34 @@ PEAK_SLICES = 30
 SETTLED_RECORDS = 1
 SETTLED_SECONDS = 60.0
 BACKLOGS_KEPT = 4
+SURGE_LOOKS = 6
+LEAST_SURGE_LOOKS = 4
+UNREST_FACTOR = 2
 SETTLED = LagSeconds(0.0, is_at_least=False)
 
 
 class Backlog(NamedTuple):
-    """What is left to finish: all of it, and without the partitions whose last record waits for no pod."""
+    """What is left to finish: all of it, and by partition without those whose last record waits for no pod."""
 
     total: int
     largest: int
-    unsettled: int
-    age: LagSeconds
+    lags: tuple[int, ...]
     ages: tuple[LagSeconds, ...]
+    settled: tuple[int, ...] = ()
+
+    @property
+    def unsettled(self) -> int:
+        """Return how many records are left that a pod could finish."""
+        return sum(self.lags)
+
+    @property
+    def age(self) -> LagSeconds:
+        """Return the age of the oldest record left."""
+        return self.age_of(range(len(self.ages)))
+
+    def age_of(self, partitions: Iterable[int]) -> LagSeconds:
+        """Return the age of the oldest record left in these partitions."""
+        return max((self.ages[index] for index in partitions), default=CAUGHT_UP)
 
 
 def note_offsets(observation: Observation, state: State, config: Config) -> State:
@@ -60,7 +80,18 @@ def note_offsets(observation: Observation, state: State, config: Config) -> Stat
 def forget_offsets(state: State) -> State:
     """Return the state without what was seen of the logs: they are other logs now. Capacity stays."""
     return msgspec.structs.replace(
-        state, history=(), positions=(), backlogs=(), peaks=(), observed_since_seconds=None, run=None
+        state,
+        history=(),
+        positions=(),
+        stalled_since=(),
+        progressed_seconds=None,
+        finished=(),
+        settled=(),
+        backlogs=(),
+        peaks=(),
+        observed_since_seconds=None,
+        run=None,
+        effect=None,
     )
 
 
@@ -69,6 +100,21 @@ def measure_arrival(state: State, config: Config) -> float | None:
     return measure_arrivals_per_second(
         state.history, span_seconds=config.recent_seconds, shortest_seconds=2 * config.interval_seconds * 0.9
     )
+
+
+def measure_surge(state: State, config: Config) -> float | None:
+    """Return what surely arrives per second since the last look, None before the load's own unrest is known.
+
+    Twice the unrest of the looks before is taken off, so that an unsteady load is not taken for a surge.
+    """
+    fine = state.history[-SURGE_LOOKS - 1 :]
+    if len(fine) < LEAST_SURGE_LOOKS + 1 or fine[-1].time_seconds - fine[0].time_seconds > config.horizon_seconds:
+        return None
+    rates = [
+        max(0, sum(after.ends) - sum(before.ends)) / (after.time_seconds - before.time_seconds)
+        for before, after in pairwise(fine)
+    ]
+    return max(0.0, rates[-1] - UNREST_FACTOR * pstdev(rates[:-1]))
 
 
 def measure_peak(state: State) -> float | None:
@@ -83,25 +129,35 @@ def is_window_full(state: State, now_seconds: float, config: Config) -> bool:
 
 
 def measure_backlog(observation: Observation, state: State) -> Backlog:
-    """Return how far behind the group is, in records and in seconds."""
+    """Return how far behind the group is, in records and in seconds.
+
+    Without any pod a record is settled only if it already was when there were some: it might be the first of a new day.
+    """
     ordered = sorted(observation.partitions, key=lambda offsets: offsets.partition)
     lags = [offsets.lag for offsets in ordered]
+    before = state.history[-2].ends if len(state.history) > 1 else ()
     ages = tuple(
-        _age_of(lag, measure_lag_seconds(offsets.partition, offsets.position, state.history))
-        for lag, offsets in zip(lags, ordered, strict=True)
+        _age_of(
+            lag,
+            measure_lag_seconds(index, offsets.position, state.history),
+            may_be_settled=observation.replicas.ready > 0
+            or (index in state.settled and before[index : index + 1] == (offsets.log_end,)),
+        )
+        for index, (lag, offsets) in enumerate(zip(lags, ordered, strict=True))
     )
     return Backlog(
         total=sum(lags),
         largest=max(lags, default=0),
-        unsettled=sum(lag for lag, age in zip(lags, ages, strict=True) if age is not SETTLED),
-        age=max(ages, default=CAUGHT_UP),
+        lags=tuple(0 if age is SETTLED else lag for lag, age in zip(lags, ages, strict=True)),
         ages=ages,
+        settled=tuple(index for index, age in enumerate(ages) if age is SETTLED),
     )
 
 
-def note_backlog(state: State, backlog: Backlog) -> State:
-    """Return the state with this observation's backlog."""
-    return msgspec.structs.replace(state, backlogs=(*state.backlogs, backlog.unsettled)[-BACKLOGS_KEPT:])
+def note_backlog(state: State, backlog: Backlog, records: int) -> State:
+    """Return the state with this observation's backlog; `records` are those that pods can be bought for."""
+    backlogs = (*state.backlogs, records)[-BACKLOGS_KEPT:]
+    return msgspec.structs.replace(state, backlogs=backlogs, settled=backlog.settled)
 
 
 def is_backlog_falling(state: State) -> bool:
@@ -109,8 +165,9 @@ def is_backlog_falling(state: State) -> bool:
     return len(state.backlogs) > 1 and state.backlogs[-1] < state.backlogs[0]
 
 
-def _age_of(lag: int, age: LagSeconds) -> LagSeconds:
-    return SETTLED if 0 < lag <= SETTLED_RECORDS and age.seconds >= SETTLED_SECONDS else age
+def _age_of(lag: int, age: LagSeconds, *, may_be_settled: bool) -> LagSeconds:
+    is_settled = may_be_settled and 0 < lag <= SETTLED_RECORDS and age.seconds >= SETTLED_SECONDS
+    return SETTLED if is_settled else age
 
 
 def _note_peak(state: State, arrival: float | None, config: Config) -> tuple[Peak, ...]:

@@ -36,7 +36,7 @@ def freeze_on_doubt(situation: Situation) -> Verdict | None:
     target, effect = max(current, situation.bounds.lower), "replicas are held"
     if elapsed_seconds >= config.metrics_grace_seconds:
         if config.on_metrics_unavailable == "ScaleToMin":
-            target, effect = situation.bounds.lower, "onMetricsUnavailable is ScaleToMin"
+            target, effect = max(min(1, current), situation.bounds.lower), "onMetricsUnavailable is ScaleToMin"
         elif config.on_metrics_unavailable == "ScaleToMax":
             target, effect = max(current, situation.bounds.upper), "onMetricsUnavailable is ScaleToMax"
     message = f"{situation.doubt}; for {elapsed_seconds:.0f} s no lag that can be trusted: {effect}"
@@ -61,7 +61,7 @@ def return_into_bounds(situation: Situation) -> Verdict | None:
 def wait_for_first_pod(situation: Situation) -> Verdict | None:
     """Hold while not one pod is ready: more of what does not start would not help."""
     replicas = situation.observation.replicas
-    if replicas.ready > 0:
+    if replicas.ready > 0 or replicas.spec == 0:
         return None
     message = f"none of {count_pods(replicas.spec)} is ready, so more would not help: see the Deployment's conditions"
     return Verdict(replicas.spec, Reason.CONSUMERS_NOT_READY, message, LimitedBy.STARTING, situation.ups)

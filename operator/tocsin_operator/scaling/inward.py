@@ -29,6 +29,8 @@ def shrink(situation: Situation) -> Verdict | None:
     obstacle = _find_obstacle(situation)
     peak = situation.measured.peak_per_second if situation.measured else None
     fits = f"{count_pods(goal.replicas)} would carry the window's peak of {peak or 0:.1f}/s"
+    if goal.reason is Reason.IDLE:
+        fits = f"nothing waits, and nothing arrived for {situation.config.down_window_seconds:.0f} s"
     if goal.reason is Reason.PROBING:
         fits = f"whether {count_pods(goal.replicas)} are enough is not known: one step to find out"
     if obstacle is not None:
@@ -43,6 +45,9 @@ def shrink(situation: Situation) -> Verdict | None:
 def stay(situation: Situation) -> Verdict:
     """Stay: the promise is kept with no pod to spare."""
     bounds = situation.bounds
+    if situation.current == 0:
+        message = "nothing waits and nothing arrives: the first notification starts a consumer"
+        return Verdict(0, Reason.IDLE, message, LimitedBy.MIN_REPLICAS)
     is_at_minimum = situation.current == bounds.lower
     limited_by = bounds.lower_limit if is_at_minimum and bounds.lower > 1 else LimitedBy.NONE
     message = f"{count_pods(situation.current)} for this load: {show_load(situation)}; {show_lag(situation)}"
@@ -53,11 +58,16 @@ def _find_goal(situation: Situation) -> Goal | None:
     smaller = tuple(count for count in situation.counts if count < situation.current)
     if not smaller or situation.measured is None:
         return None
+    if smaller[0] == 0:
+        return Goal(0, Reason.IDLE)
     if situation.load is not None:
         fitting = choose(situation.downs)
         is_smaller = fitting is not None and fitting.replicas < situation.current
         return Goal(fitting.replicas, Reason.FITS_IN_FEWER) if fitting and is_smaller else None
-    if situation.measured.peak_per_second == 0 and situation.measured.backlog.unsettled == 0:
+    measured = situation.measured
+    if measured.peak_per_second == 0 and not any(
+        measured.backlog.lags[index] for index in measured.partitions.ordinary
+    ):
         return Goal(smaller[0], Reason.FITS_IN_FEWER)
     # Nobody has ever seen these pods busy. One step at most doubles the load; if that is too much, lag shows it
     # within half the promise, and the capacity it teaches ends the probing.
@@ -68,8 +78,8 @@ def _find_obstacle(situation: Situation) -> tuple[LimitedBy, str] | None:
     config, now_seconds = situation.config, situation.observation.time_seconds
     if situation.is_starting:
         return LimitedBy.STARTING, "pods are starting or leaving"
-    age = situation.measured.backlog.age if situation.measured else None
-    if age is None or age.is_at_least or age.seconds > config.quiet_seconds:
+    age = situation.served_age
+    if situation.measured is None or age.is_at_least or age.seconds > config.quiet_seconds:
         return LimitedBy.NONE, f"lag must be at most {config.quiet_seconds:.1f} s first"
     if not is_window_full(situation.state, now_seconds, config):
         return LimitedBy.DOWN_WINDOW, f"the last {config.down_window_seconds:.0f} s are not all seen yet"

@@ -14,8 +14,9 @@ from functools import partial
 import structlog
 
 from tocsin_core.errors import TocsinError
+from tocsin_core.lag import PartitionOffsets
 from tocsin_operator.scaling.decide import decide
-from tocsin_operator.scaling.model import Decision, Observation, Quality, State
+from tocsin_operator.scaling.model import ConsumerCounters, Decision, Observation, Quality, State
 from tocsin_operator.scaling.ports import (
     Actor,
     Answer,
@@ -140,11 +141,12 @@ class ScalingLoop:
     async def _decide(self, target: Target, answer: Answer, time_seconds: float, age_seconds: float) -> Report:
         prior = self._recall(target)
         kafka_failure = answer if isinstance(answer, TocsinError) else None
+        consumers = await self._observer.observe_consumers(target) if target.config.is_sized else None
         for _ in range(DECISIONS_PER_PASS):
             seen = await self._observer.observe_replicas(target)
             if seen is None:
                 return Report(target, time_seconds, kafka_failure=kafka_failure)
-            observation = build_observation(answer, seen, time_seconds=time_seconds, age_seconds=age_seconds)
+            observation = build_observation(answer, seen, consumers, time_seconds=time_seconds, age_seconds=age_seconds)
             decision, state = decide(observation, prior, target.config)
             has_acted = await self._act(target, decision, seen)
             if has_acted or not decision.is_action:
@@ -175,13 +177,28 @@ class ScalingLoop:
         return state if state is not None and uid == target.uid else target.restored
 
 
-def build_observation(answer: Answer, seen: Seen, *, time_seconds: float, age_seconds: float) -> Observation:
+def build_observation(
+    answer: Answer,
+    seen: Seen,
+    consumers: tuple[ConsumerCounters, ...] | None = None,
+    *,
+    time_seconds: float,
+    age_seconds: float,
+) -> Observation:
     """Return what was seen; a failure of Kafka's is an incomplete observation that says so."""
+    quality = Quality(age_seconds=age_seconds)
+    partitions: tuple[PartitionOffsets, ...] = ()
     if isinstance(answer, TocsinError):
         quality = Quality(is_complete=False, age_seconds=age_seconds, detail=str(answer))
-        return Observation(time_seconds=time_seconds, partitions=(), replicas=seen.replicas, quality=quality)
-    quality = Quality(age_seconds=age_seconds)
-    return Observation(time_seconds=time_seconds, partitions=answer, replicas=seen.replicas, quality=quality)
+    else:
+        partitions = answer
+    return Observation(
+        time_seconds=time_seconds,
+        partitions=partitions,
+        replicas=seen.replicas,
+        consumers=consumers,
+        quality=quality,
+    )
 
 
 def _report_failure(target: Target, answer: Answer, time_seconds: float, error: Exception) -> Report:

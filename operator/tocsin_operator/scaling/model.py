@@ -18,6 +18,9 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
     """The base of all values here: frozen, comparable, serialisable."""
 
 
+CapacitySource = Literal["Measured", "Hint", "Observed", "Unknown"]
+
+
 class Reason(StrEnum):
     """Why the number is what it is: the reason of the condition, of the event and of the metric."""
 
@@ -32,10 +35,14 @@ class Reason(StrEnum):
     LEARNING = "Learning"
     DRAINING = "Draining"
     AT_LIMIT = "AtLimit"
+    NOTHING_FINISHES = "NothingFinishes"
+    DOWNSTREAM_BOUND = "DownstreamBound"
+    PARTITION_HOT = "PartitionHot"
     FITS_IN_FEWER = "FitsInFewer"
     PROBING = "Probing"
     WAITING_TO_SCALE_IN = "WaitingToScaleIn"
     WITHIN_PROMISE = "WithinPromise"
+    IDLE = "Idle"
 
 
 class LimitedBy(StrEnum):
@@ -50,6 +57,10 @@ class LimitedBy(StrEnum):
     STARTING = "Starting"
     METRICS_UNAVAILABLE = "MetricsUnavailable"
     CAPACITY_UNKNOWN = "CapacityUnknown"
+    DOWNSTREAM = "Downstream"
+    HOT_PARTITION = "HotPartition"
+    ADVISORY = "Advisory"
+    SCALE_UP_ONLY = "ScaleUpOnly"
     MANUAL = "Manual"
     SUSPENDED = "Suspended"
 
@@ -62,12 +73,15 @@ class Replicas(Value, frozen=True):
 
 
 class ConsumerCounters(Value, frozen=True):
-    """One pod's counters since it started. Recorded where they are known; this release's rules do not read them."""
+    """One pod's counters since it started, and what it is doing. CPU seconds are None where the pod does not say."""
 
     pod: str
-    processed_total: int
+    processed_total: float
     busy_slot_seconds_total: float
-    concurrency: int
+    concurrency: float
+    throttled_seconds_total: float = 0.0
+    cpu_seconds_total: float | None = None
+    in_flight: float = 0.0
 
 
 class Quality(Value, frozen=True):
@@ -79,7 +93,7 @@ class Quality(Value, frozen=True):
 
 
 class Observation(Value, frozen=True):
-    """One look at a pipeline. `members` and `consumers` are None where nobody asked."""
+    """One look at a pipeline. `members` and `consumers` are None where nobody asked or no pod could be read."""
 
     time_seconds: float
     partitions: tuple[PartitionOffsets, ...]
@@ -92,7 +106,7 @@ class Observation(Value, frozen=True):
 class Config(Value, frozen=True):
     """What the pipeline's owner asks for, and the constants of the rules, with their units."""
 
-    mode: Literal["Auto", "Manual"] = "Auto"
+    mode: Literal["Auto", "Advisory", "Manual", "ScaleUpOnly"] = "Auto"
     is_suspended: bool = False
     manual_replicas: int = 1
     min_replicas: int = 1
@@ -103,12 +117,30 @@ class Config(Value, frozen=True):
     down_window_seconds: float = 300.0
     capacity_per_second: float | None = None
     on_metrics_unavailable: Literal["Hold", "ScaleToMin", "ScaleToMax"] = "Hold"
-    # How long a pod takes until it works: the reach of the look ahead, and how long a scale-up is left alone.
+    # How long a pod takes until it works, until that was seen: the reach of the look ahead, and how long a scale-up
+    # is left alone.
     startup_seconds: float = 15.0
     # How long missing data only freezes before on_metrics_unavailable applies.
     metrics_grace_seconds: float = 60.0
     utilisation_up: float = 0.85
     utilisation_down: float = 0.70
+    # A partition without progress for so long, while others have some, waits for something that no pod brings.
+    stuck_seconds: float = 60.0
+    # What the partitions that share a pod with one that needs a pod of its own may take of it.
+    company_share: float = 0.10
+    # How long after a scale-up's pods are ready its effect is looked at, and how much of the promised rise must show.
+    effect_seconds: float = 30.0
+    effect_share: float = 0.25
+    # How long a ceiling of the downstream is believed before the next step probes it; doubled each time it stands.
+    ceiling_seconds: float = 300.0
+    longest_ceiling_seconds: float = 3_600.0
+    # The share of the pods' time in which providers hold them back, above which more pods only wait as well.
+    throttled_share: float = 0.50
+
+    @property
+    def is_sized(self) -> bool:
+        """Return whether the rules work on a number at all, to set it or to advise it."""
+        return self.mode != "Manual" and not self.is_suspended
 
     @property
     def drain_seconds(self) -> float:
@@ -165,14 +197,58 @@ class CapacityWindow(Value, frozen=True):
     per_second: float
 
 
+class Work(Value, frozen=True):
+    """What all readable pods did between two looks: pod-seconds that passed, and those spent busy or held back."""
+
+    time_seconds: float
+    pod_seconds: float
+    busy_seconds: float
+    throttled_seconds: float
+    processed: float
+
+
+class Finished(Value, frozen=True):
+    """How much the group had finished at one time, summed over partitions."""
+
+    time_seconds: float
+    records: int
+
+
+class Effect(Value, frozen=True):
+    """A scale-up whose effect is still to be seen, and what the group finished per second before it."""
+
+    start_seconds: float
+    replicas_before: int
+    replicas_after: int
+    finished_per_second: float
+
+
+class Ceiling(Value, frozen=True):
+    """What the downstream takes, whoever sends: more pods than `replicas` did not raise it. Probed from `until`."""
+
+    per_second: float
+    replicas: int
+    hold_seconds: float
+    until_seconds: float
+
+
 class State(Value, frozen=True):
-    """What one decision leaves to the next. Only capacity and the last action have to survive a restart."""
+    """What one decision leaves to the next. Capacity, the last action and a ceiling have to survive a restart."""
 
     history: tuple[EndOffsets, ...] = ()
     positions: tuple[int, ...] = ()
+    settled: tuple[int, ...] = ()
     backlogs: tuple[int, ...] = ()
     peaks: tuple[Peak, ...] = ()
     observed_since_seconds: float | None = None
+    stalled_since: tuple[float | None, ...] = ()
+    progressed_seconds: float | None = None
+    finished: tuple[Finished, ...] = ()
+    counters: tuple[ConsumerCounters, ...] = ()
+    counted_seconds: float | None = None
+    work: tuple[Work, ...] = ()
+    measured_per_second: float | None = None
+    nominal_per_second: float | None = None
     run: Run | None = None
     windows: tuple[CapacityWindow, ...] = ()
     replicas: int | None = None
@@ -180,6 +256,10 @@ class State(Value, frozen=True):
     last_scale_up_seconds: float | None = None
     frozen_since_seconds: float | None = None
     contradicted_since_seconds: float | None = None
+    startup_seconds: float | None = None
+    awaited_since_seconds: float | None = None
+    effect: Effect | None = None
+    ceiling: Ceiling | None = None
 
 
 class Candidate(Value, frozen=True):
@@ -203,13 +283,24 @@ class Inputs(Value, frozen=True):
     is_lag_seconds_at_least: bool = False
     predicted_lag_seconds: float | None = None
     arrival_per_second: float | None = None
+    surge_per_second: float | None = None
     peak_per_second: float | None = None
     capacity_per_second: float | None = None
-    capacity_source: Literal["Hint", "Observed", "Unknown"] = "Unknown"
+    capacity_source: CapacitySource = "Unknown"
+    busy_share: float | None = None
+    throttled_share: float | None = None
+    finished_per_second: float | None = None
+    ceiling_per_second: float | None = None
+    stuck_partitions: tuple[int, ...] = ()
+    hot_partitions: tuple[int, ...] = ()
+    behind_partitions: tuple[int, ...] = ()
 
 
 class Decision(Value, frozen=True):
-    """How many pods, why, what limited the number, and everything needed to check it by hand."""
+    """How many pods, why, what limited the number, and everything needed to check it by hand.
+
+    `advised_replicas` is what mode Advisory would have set.
+    """
 
     replicas: int
     reason: Reason
@@ -219,6 +310,7 @@ class Decision(Value, frozen=True):
     candidates: tuple[Candidate, ...] = ()
     drain_seconds: float | None = None
     is_trusted: bool = True
+    advised_replicas: int | None = None
 
     @property
     def is_action(self) -> bool:

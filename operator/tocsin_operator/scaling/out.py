@@ -5,9 +5,10 @@ A rebalance is not free, so a burst that drains in time, or a backlog that is dr
 
 from __future__ import annotations
 
+from tocsin_operator.scaling.candidates import measure_company
 from tocsin_operator.scaling.model import LimitedBy, Reason
 from tocsin_operator.scaling.situation import Situation
-from tocsin_operator.scaling.verdict import Verdict, choose, count_pods, show_lag, show_load
+from tocsin_operator.scaling.verdict import Verdict, choose, count_pods, name_partitions, show_lag, show_load
 
 
 def grow_while_learning(situation: Situation) -> Verdict | None:
@@ -19,8 +20,8 @@ def grow_while_learning(situation: Situation) -> Verdict | None:
     measured, config = situation.measured, situation.config
     if measured is None or situation.load is not None:
         return None
-    age_seconds = measured.backlog.age.seconds
-    if measured.backlog.age.is_at_least and age_seconds < config.max_lag_seconds / 2:
+    age_seconds = situation.age.seconds
+    if situation.age.is_at_least and age_seconds < config.max_lag_seconds / 2:
         return _watch(situation)
     if age_seconds < config.max_lag_seconds / 2 or measured.is_lag_falling:
         return None
@@ -60,6 +61,32 @@ def grow_for_promise(situation: Situation) -> Verdict | None:
     return Verdict(chosen.replicas, reason, message, limited_by, situation.ups)
 
 
+def give_lonely_a_pod(situation: Situation) -> Verdict | None:
+    """Go to where a hot partition, or one far behind, has a pod nearly to itself: no number of pods does more."""
+    measured, load, config = situation.measured, situation.load, situation.config
+    if measured is None or load is None or not measured.partitions.lonely:
+        return None
+    lonely = measured.partitions.lonely
+    lag_seconds = measured.backlog.age_of(lonely).seconds
+    alone = next(
+        (
+            count
+            for count in situation.counts
+            if count > len(lonely) and measure_company(count, load) <= config.company_share
+        ),
+        situation.bounds.upper,
+    )
+    if lag_seconds <= config.max_lag_seconds / 2 or situation.is_starting or situation.current > alone:
+        return None
+    needs = "needs" if len(lonely) == 1 else "need"
+    what = f"{name_partitions(lonely)}, {lag_seconds:.0f} s behind, {needs} more than a pod can do"
+    if situation.current == alone:
+        message = f"{what}: a more even key or more partitions would help, more pods would not; {show_load(situation)}"
+        return Verdict(situation.current, Reason.PARTITION_HOT, message, LimitedBy.HOT_PARTITION, situation.ups)
+    message = f"{what}: {count_pods(alone)} leave room for a pod that is hardly shared; {show_load(situation)}"
+    return Verdict(alone, Reason.PARTITION_HOT, message, LimitedBy.HOT_PARTITION, situation.ups)
+
+
 def _watch(situation: Situation) -> Verdict:
     message = f"{show_lag(situation)}; {show_load(situation)}: watching what {count_pods(situation.current)} can do"
     return Verdict(situation.current, Reason.LEARNING, message, LimitedBy.CAPACITY_UNKNOWN)
@@ -67,7 +94,7 @@ def _watch(situation: Situation) -> Verdict:
 
 def _has_bought_for_backlog(situation: Situation) -> bool:
     config = situation.config
-    return situation.is_starting or not _is_settled(situation, config.startup_seconds + config.drain_seconds)
+    return situation.is_starting or not _is_settled(situation, situation.startup_seconds + config.drain_seconds)
 
 
 def _is_settled(situation: Situation, seconds: float) -> bool:

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from tocsin_core.errors import TocsinError
 from tocsin_core.lag import PartitionOffsets
-from tocsin_operator.scaling.model import Config, Decision, Observation, Replicas, State
+from tocsin_operator.scaling.model import Config, ConsumerCounters, Decision, Observation, Replicas, State
 
 NOTHING_REMEMBERED = State()
 
@@ -83,6 +83,10 @@ class Observer(Protocol):
 
     async def observe_replicas(self, target: Target) -> Seen | None:
         """Return what the target runs, None where it does not exist (yet)."""
+        ...
+
+    async def observe_consumers(self, target: Target) -> tuple[ConsumerCounters, ...] | None:
+        """Return the counters of the target's consumers that can be read, None where none can. Never fail."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""What a pass says to people: two conditions, a status, and whether any of it means something new.
+"""What a pass says to people: three conditions, a status, and whether any of it means something new.
 
 Pure. The status belongs to field manager `tocsin-scaler`; numbers that only flicker are not news, or an idle fleet
 would write all day. What must survive a restart (the last action, the learned capacity) is part of the same status.
@@ -6,9 +6,7 @@ would write all day. What must survive a restart (the last action, the learned c
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from tocsin_core.errors import (
@@ -19,14 +17,17 @@ from tocsin_core.errors import (
     TopicMissing,
 )
 from tocsin_operator.conditions import Claim
-from tocsin_operator.scaling.capacity import remember_capacity
-from tocsin_operator.scaling.model import Config, Decision, Inputs, Reason, State
+from tocsin_operator.scaling.model import Config, Inputs, LimitedBy, Reason
 from tocsin_operator.scaling.ports import Report
+from tocsin_operator.scaling.record import add_to_history, build_record, render_seconds
+from tocsin_operator.scaling.verdict import name_partitions
 
-CONDITION_TYPES = ("ScalingActive", "KafkaReachable")
+CONDITION_TYPES = ("ScalingActive", "KafkaReachable", "PartitionsMoving")
 STATUS_FIELDS = ("kafka", "scaling")
 NUMBERS_SECONDS = 60.0  # lag numbers are written at most this often
 BUCKET_SECONDS = 10.0  # and a change of their magnitude at most this often
+SHOWN_PARTITIONS = 5
+STABLE_FIELDS = ("limitedBy", "reason", "capacitySource", "advisedReplicas", "stuckPartitions", "hotPartitions")
 INACTIVE = {Reason.SUSPENDED, Reason.MANUAL, Reason.METRICS_UNAVAILABLE}
 FAILURE_REASONS: tuple[tuple[type[TocsinError], str], ...] = (
     (NotAuthenticated, "NotAuthenticated"),
@@ -36,9 +37,9 @@ FAILURE_REASONS: tuple[tuple[type[TocsinError], str], ...] = (
 )
 
 
-def build_claims(report: Report) -> tuple[Claim, Claim]:
-    """Return what the pass says of ScalingActive and KafkaReachable."""
-    return _claim_scaling(report), _claim_kafka(report)
+def build_claims(report: Report) -> tuple[Claim, ...]:
+    """Return what the pass says of ScalingActive, KafkaReachable and PartitionsMoving."""
+    return _claim_scaling(report), _claim_kafka(report), _claim_partitions(report)
 
 
 def explain_error(error: Exception) -> str:
@@ -65,7 +66,32 @@ def _claim_scaling(report: Report) -> Claim:
         return Claim(kind, False, type(report.failure).__name__, explain_error(report.failure))
     if decision is None:
         return Claim(kind, False, "DeploymentMissing", "the consumers' Deployment does not exist yet")
+    if decision.limited_by is LimitedBy.ADVISORY:
+        return Claim(kind, False, "Advisory", decision.message)
     return Claim(kind, decision.reason not in INACTIVE, decision.reason.value, decision.message)
+
+
+def _claim_partitions(report: Report) -> Claim:
+    """Return whether every partition is served as well as pods can serve it."""
+    kind, decision, observation = "PartitionsMoving", report.decision, report.observation
+    if decision is None or observation is None or not decision.is_trusted:
+        return Claim(kind, None, "NotObserved", "the partitions' offsets are not known")
+    stuck, hot = decision.inputs.stuck_partitions, decision.inputs.hot_partitions
+    if stuck:
+        positions = {each.partition: each.position for each in observation.partitions}
+        where = ", ".join(f"{each} at offset {positions[each]}" for each in stuck[:SHOWN_PARTITIONS])
+        message = (
+            f"topic {report.target.topic}, partition {where}: nothing there was finished for a while although other "
+            "partitions move; look at the record at that offset and at the consumer that holds the partition"
+        )
+        return Claim(kind, False, "PartitionStuck", message)
+    if hot:
+        message = (
+            f"topic {report.target.topic}, {name_partitions(hot)}: more arrives there than one consumer can do; "
+            "a more even key or more partitions would help, more consumers would not"
+        )
+        return Claim(kind, False, "PartitionHot", message)
+    return Claim(kind, True, "AllMoving", "no partition stands still alone, and none gets more than a consumer can do")
 
 
 def build_status(report: Report, previous: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,22 +101,16 @@ def build_status(report: Report, previous: Mapping[str, Any]) -> dict[str, Any]:
         return status
     if report.decision.is_trusted:
         status["kafka"] = _build_kafka(report.decision.inputs, report.time_seconds)
-    scaling = _build_scaling(report.decision, report.decision.inputs)
+    scaling = build_record(report.decision, report.state)
+    before = previous.get("scaling") or {}
+    if report.has_acted:
+        scaling["history"] = add_to_history(before, report.decision, report.time_seconds)
+    elif before.get("history"):
+        scaling["history"] = before["history"]
     last_seconds = report.time_seconds if report.has_acted else report.state.last_scale_seconds
     if last_seconds is not None:
-        scaling["lastScaleTime"] = _render_time(last_seconds)
+        scaling["lastScaleTime"] = render_seconds(last_seconds)
     return {**status, "scaling": scaling}
-
-
-def restore_state(status: Mapping[str, Any], config: Config) -> State:
-    """Return what an earlier process left in the status: when it last scaled, and the capacity it had observed."""
-    scaling = status.get("scaling") or {}
-    observed = scaling.get("capacityPerSecond") if scaling.get("capacitySource") == "Observed" else None
-    last = scaling.get("lastScaleTime")
-    return State(
-        windows=remember_capacity(float(observed), config) if observed else (),
-        last_scale_seconds=_parse_time(last) if last else None,
-    )
 
 
 def is_news(
@@ -110,31 +130,8 @@ def _build_kafka(inputs: Inputs, time_seconds: float) -> dict[str, Any]:
         "totalLag": inputs.total_lag,
         "maxPartitionLag": inputs.max_partition_lag,
         "lagSeconds": round(inputs.lag_seconds or 0.0, 1),
-        "observedTime": _render_time(time_seconds),
+        "observedTime": render_seconds(time_seconds),
     }
-
-
-def _build_scaling(decision: Decision, inputs: Inputs) -> dict[str, Any]:
-    numbers = {
-        "drainSeconds": decision.drain_seconds,
-        "arrivalPerSecond": inputs.arrival_per_second,
-        "capacityPerSecond": inputs.capacity_per_second,
-    }
-    known = {name: _round(value) for name, value in numbers.items() if value is not None}
-    return {
-        "limitedBy": decision.limited_by.value,
-        "reason": decision.reason.value,
-        "message": decision.message,
-        "capacitySource": inputs.capacity_source,
-        **known,
-    }
-
-
-def _round(value: float) -> float:
-    """Return the value with three significant digits: enough to act on, and it does not flicker."""
-    if value == 0:
-        return 0.0
-    return round(value, 2 - math.floor(math.log10(abs(value))))
 
 
 def _turns(status: Mapping[str, Any]) -> object:
@@ -150,18 +147,10 @@ def _meaning(status: Mapping[str, Any], config: Config) -> object:
     seconds, records = kafka.get("lagSeconds") or 0.0, kafka.get("totalLag") or 0
     bucket = sum(seconds > limit for limit in (config.quiet_seconds, config.max_lag_seconds))
     reasons = [(each["type"], each["reason"]) for each in status.get("conditions", ())]
-    stable = tuple(scaling.get(name) for name in ("limitedBy", "reason", "capacitySource"))
+    stable = tuple(scaling.get(name) for name in STABLE_FIELDS)
     return bucket, len(str(records)) if records else 0, sorted(reasons), stable
 
 
 def _numbers(status: Mapping[str, Any]) -> object:
     kafka, scaling = dict(status.get("kafka") or {}), dict(status.get("scaling") or {})
-    return {**kafka, "observedTime": None}, {**scaling, "message": None}
-
-
-def _render_time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _parse_time(text: str) -> float:
-    return datetime.fromisoformat(text).timestamp()
+    return {**kafka, "observedTime": None}, {**scaling, "message": None, "candidates": None}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tocsin_operator.scaling.model import Candidate, LimitedBy, Reason
 from tocsin_operator.scaling.situation import Situation
+
+NAMED_PARTITIONS = 5
 
 
 class Verdict(NamedTuple):
@@ -37,13 +39,26 @@ def count_pods(replicas: int) -> str:
     return f"{replicas} pod{'' if replicas == 1 else 's'}"
 
 
+def name_partitions(partitions: Sequence[int]) -> str:
+    """Return `partition 3`, `partitions 3, 7 and 9`, `partitions 3, 7, 9 and 4 more`."""
+    if len(partitions) == 1:
+        return f"partition {partitions[0]}"
+    shown = [str(each) for each in partitions[:NAMED_PARTITIONS]]
+    left = len(partitions) - len(shown)
+    last = f"{left} more" if left else shown.pop()
+    return f"partitions {', '.join(shown)} and {last}"
+
+
 def show_lag(situation: Situation) -> str:
     """Return the backlog in records and seconds."""
     if situation.measured is None:
         return "lag unknown"
     backlog = situation.measured.backlog
     bound = "at least " if backlog.age.is_at_least else ""
-    return f"{backlog.total} waiting, the oldest {bound}{backlog.age.seconds:.1f} s"
+    stuck = situation.measured.partitions.stuck
+    stand = "stands" if len(stuck) == 1 else "stand"
+    apart = f"; {name_partitions(stuck)} {stand} still while others move, which no pod changes" if stuck else ""
+    return f"{backlog.total} waiting, the oldest {bound}{backlog.age.seconds:.1f} s{apart}"
 
 
 def show_load(situation: Situation) -> str:

@@ -1,0 +1,105 @@
+"""Rule 4, where the consumers' own counters can be read: what one pod can do, measured while it does it.
+
+Finished records over busy time is a pod's speed at any load, where the throughput of a group that keeps up only says
+what arrives. Busy time is slot-seconds over concurrency, or CPU time where that is larger: a pod may run out of either.
+Time in which a provider holds a pod back is in neither.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from tocsin_operator.scaling.model import Config, ConsumerCounters, Observation, State, Work
+
+SPAN_SECONDS = 30.0
+# Below this share, what a pod does beside its work (polling, being scraped) is too much of what is measured.
+LEAST_BUSY_SHARE = 0.10
+LEAST_PROCESSED = 10
+# A pod that is not full shows its own speed and not the downstream's.
+NOMINAL_SHARE = 0.80
+SMOOTHING = 0.3
+
+
+class Busy(NamedTuple):
+    """What pods did of late: the shares of their time they were busy or held back, and their speed while busy."""
+
+    share: float
+    throttled_share: float
+    per_second: float | None
+
+
+def note_counters(observation: Observation, state: State) -> State:
+    """Return the state with this look's counters, and the speed they show."""
+    if not observation.consumers:
+        return msgspec.structs.replace(state, counters=(), counted_seconds=None)
+    now_seconds = observation.time_seconds
+    kept = tuple(each for each in state.work if now_seconds - each.time_seconds < SPAN_SECONDS)
+    newest = _compare(observation, state)
+    noted = msgspec.structs.replace(
+        state,
+        counters=observation.consumers,
+        counted_seconds=now_seconds,
+        work=(*kept, newest) if newest else kept,
+    )
+    return _learn(noted, measure_busy(noted))
+
+
+def measure_busy(state: State) -> Busy | None:
+    """Return what the pods did of late, None where no two looks at them can be compared."""
+    pod_seconds = sum(each.pod_seconds for each in state.work)
+    if pod_seconds == 0 or not state.counters:
+        return None
+    busy_seconds, processed = (
+        sum(each.busy_seconds for each in state.work),
+        sum(each.processed for each in state.work),
+    )
+    share = busy_seconds / pod_seconds
+    is_telling = share >= LEAST_BUSY_SHARE and processed >= LEAST_PROCESSED
+    throttled_share = sum(each.throttled_seconds for each in state.work) / pod_seconds
+    return Busy(share, throttled_share, processed / busy_seconds if is_telling else None)
+
+
+def is_held_back(busy: Busy | None, config: Config) -> bool:
+    """Return whether providers hold the pods back so much that more of them would only wait as well."""
+    return busy is not None and busy.throttled_share >= config.throttled_share
+
+
+def _learn(state: State, busy: Busy | None) -> State:
+    if busy is None or busy.per_second is None:
+        return state
+    measured = _approach(state.measured_per_second, busy.per_second)
+    nominal = _approach(state.nominal_per_second, measured) if busy.share < NOMINAL_SHARE else state.nominal_per_second
+    return msgspec.structs.replace(state, measured_per_second=measured, nominal_per_second=nominal)
+
+
+def _approach(known: float | None, seen: float) -> float:
+    return seen if known is None else known + SMOOTHING * (seen - known)
+
+
+def _compare(observation: Observation, state: State) -> Work | None:
+    """Return what the pods that were there before did since; one that started again counts from its start."""
+    if state.counted_seconds is None:
+        return None
+    elapsed_seconds = observation.time_seconds - state.counted_seconds
+    before = {each.pod: each for each in state.counters}
+    pairs = [(before[each.pod], each) for each in observation.consumers or () if each.pod in before]
+    same = [(old, new) for old, new in pairs if new.processed_total >= old.processed_total]
+    if elapsed_seconds <= 0 or not same:
+        return None
+    return Work(
+        time_seconds=observation.time_seconds,
+        pod_seconds=elapsed_seconds * len(same),
+        busy_seconds=sum(_measure_busy_seconds(old, new) for old, new in same),
+        throttled_seconds=sum(max(0.0, new.throttled_seconds_total - old.throttled_seconds_total) for old, new in same),
+        processed=sum(new.processed_total - old.processed_total for old, new in same),
+    )
+
+
+def _measure_busy_seconds(old: ConsumerCounters, new: ConsumerCounters) -> float:
+    slot_seconds = max(0.0, new.busy_slot_seconds_total - old.busy_slot_seconds_total)
+    cpu_seconds = 0.0
+    if old.cpu_seconds_total is not None and new.cpu_seconds_total is not None:
+        cpu_seconds = max(0.0, new.cpu_seconds_total - old.cpu_seconds_total)
+    return max(slot_seconds / max(1.0, new.concurrency), cpu_seconds)

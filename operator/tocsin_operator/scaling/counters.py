@@ -1,0 +1,61 @@
+"""What a pod's metrics page says to the scaling rules. Pure.
+
+A page has hundreds of lines and three counters matter here: lines are picked by name before anything is parsed, because
+this runs for every pod of every pipeline every few seconds. The names are the services' contract.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from tocsin_operator.scaling.model import ConsumerCounters
+
+PROCESSED = "tocsin_consumer_processed_total"
+BUSY = "tocsin_consumer_busy_slot_seconds_total"
+THROTTLED = "tocsin_consumer_throttled_seconds_total"
+CONCURRENCY = "tocsin_consumer_concurrency"
+IN_FLIGHT = "tocsin_consumer_in_flight"
+CPU = "process_cpu_seconds_total"
+WANTED = frozenset({PROCESSED, BUSY, THROTTLED, CONCURRENCY, IN_FLIGHT, CPU})
+
+
+def parse_consumer(pod: str, page: str) -> ConsumerCounters | None:
+    """Return a consumer's counters, None where the page lacks what capacity is measured with.
+
+    A counter with labels (one throttled per channel) counts as the sum over them.
+    """
+    found = sum_samples(page, WANTED)
+    if not {PROCESSED, BUSY, CONCURRENCY} <= found.keys():
+        return None
+    return ConsumerCounters(
+        pod=pod,
+        processed_total=found[PROCESSED],
+        busy_slot_seconds_total=found[BUSY],
+        concurrency=found[CONCURRENCY],
+        throttled_seconds_total=found.get(THROTTLED, 0.0),
+        cpu_seconds_total=found.get(CPU),
+        in_flight=found.get(IN_FLIGHT, 0.0),
+    )
+
+
+def sum_samples(page: str, names: frozenset[str]) -> Mapping[str, float]:
+    """Return the value of each named metric of a page in Prometheus' text format, summed over its labels."""
+    found: dict[str, float] = {}
+    for line in page.splitlines():
+        name = line.partition(" ")[0].partition("{")[0]
+        if name not in names:
+            continue
+        value = _parse_value(line.rpartition("}")[2] if "{" in line else line.partition(" ")[2])
+        if value is not None:
+            found[name] = found.get(name, 0.0) + value
+    return found
+
+
+def _parse_value(text: str) -> float | None:
+    """Return a sample's value, without the time that may follow it."""
+    try:
+        value = float(text.split(maxsplit=1)[0])
+    except (ValueError, IndexError):
+        return None
+    return value if math.isfinite(value) else None

@@ -1,0 +1,40 @@
+"""The arithmetic of `make bench-scaling`: what counts against whom."""
+
+from __future__ import annotations
+
+from bench.scaling import FLOOR, Job, Result, compare
+from tocsin_cli.simulate.run import Score
+
+
+def score(over: int, replica_seconds: int = 100, actions: int = 10, moves: int = 50) -> Result:
+    return Result(Score(over, 40, replica_seconds, actions, moves, 0), 1_000)
+
+
+RESULTS = {
+    Job("step", "tocsin", 1): score(15, 60, 2, 10),
+    Job("step", "keda", 1): score(30),
+    Job("step", FLOOR, 1): score(10),
+    Job("spike", "tocsin", 1): score(40, 80, 2, 10),
+    Job("spike", "keda", 1): score(20),
+    Job("spike", FLOOR, 1): score(0),
+}
+
+
+def test_what_nobody_can_keep_counts_against_nobody() -> None:
+    assert compare(RESULTS, "tocsin", "keda", ["step"])["over_promise"] == 0.25
+
+
+def test_ratios_are_of_sums_over_traces() -> None:
+    ratios = compare(RESULTS, "tocsin", "keda", ["step", "spike"])
+    assert ratios == {
+        "over_promise": 1.125,
+        "replica_seconds": 0.7,
+        "actions": 0.2,
+        "moves": 0.2,
+        "worst_trace_points": 2.0,
+    }
+
+
+def test_a_peer_that_missed_nothing_gives_no_ratio() -> None:
+    results = {**RESULTS, Job("step", "keda", 1): score(10)}
+    assert compare(results, "tocsin", "keda", ["step"])["over_promise"] is None
