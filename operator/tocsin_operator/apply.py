@@ -122,6 +122,11 @@ class KubernetesAPI:
         body = {"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": metadata, "spec": spec}
         return await self._apply(path, body, SCALER)
 
+    async def annotate_pod(self, namespace: str, name: str, annotations: dict[str, str]) -> dict[str, Any]:
+        """Apply a pod's annotations as `tocsin-scaler`; what it set before and leaves out disappears."""
+        metadata = {"name": name, "namespace": namespace, "annotations": annotations}
+        return await self.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata}, field_manager=SCALER)
+
     async def read(self, kind: str, namespace: str, name: str) -> dict[str, Any]:
         """Return one object. Raise ObjectMissing or AccessForbidden, whose texts name it."""
         return await self._request("GET", RESOURCES[kind].path(namespace, name))

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 
+import structlog
+
 from tocsin_core.errors import NotAuthenticated
 from tocsin_operator.apply import KubernetesAPI
 from tocsin_operator.cache import Cache
 from tocsin_operator.children.naming import Role, name_workload
 from tocsin_operator.clock import SteadyClock
-from tocsin_operator.errors import ObjectMissing, WriteConflict
+from tocsin_operator.errors import KubernetesFailure, ObjectMissing, WriteConflict
 from tocsin_operator.facts import DeploymentFacts, parse_deployment
 from tocsin_operator.kafka_clusters import KafkaClusters, name_cluster
 from tocsin_operator.model import Pipeline
@@ -30,6 +32,9 @@ from tocsin_operator.scaling_status import StatusPublisher
 
 EVICTION_SECONDS = 60.0
 CONSUMER: Role = "consumer"
+DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
+
+log = structlog.get_logger(__name__)
 
 
 class Scaler:
@@ -86,11 +91,13 @@ class ClusterWorld:
         self._pages = pages
         self._targets: dict[str, tuple[tuple[str, int], Target]] = {}
         self._conflicted: set[str] = set()
+        self._counters: dict[str, tuple[ConsumerCounters, ...]] = {}
 
     def list_targets(self) -> Iterable[Target]:
         """Return a target for each pipeline there is."""
         pipelines = self._cache.pipelines
         self._targets = {key: known for key, known in self._targets.items() if key in pipelines}
+        self._counters = {key: known for key, known in self._counters.items() if key in pipelines}
         self._pages.forget_others(set(pipelines))
         return [self._find_target(pipeline) for pipeline in pipelines.values()]
 
@@ -129,7 +136,8 @@ class ClusterWorld:
             return None
         pages = await self._pages.read(pipeline, CONSUMER, version=facts.resource_version)
         found = [parse_consumer(pod, page) for pod, page in pages.items()]
-        return tuple(each for each in found if each is not None) or None
+        self._counters[target.key] = tuple(each for each in found if each is not None)
+        return self._counters[target.key] or None
 
     async def apply_scale(self, target: Target, replicas: int, version: str) -> None:
         """Write the consumers' /scale at the version that the decision was made on."""
@@ -137,11 +145,27 @@ class ClusterWorld:
         if pipeline is None:
             return
         name = name_workload(pipeline, CONSUMER)
+        facts = self._cache.find_deployment(pipeline, CONSUMER)
+        if facts is not None and 0 < replicas < facts.desired:
+            await self._price_pods(pipeline, self._counters.get(target.key, ()))
         try:
             await self._api.apply_scale(pipeline.namespace, name, replicas, resource_version=version)
         except WriteConflict as error:
             self._conflicted.add(target.key)
             raise ScaleConflict(str(error)) from error
+
+    async def _price_pods(self, pipeline: Pipeline, counters: Sequence[ConsumerCounters]) -> None:
+        """Tell Kubernetes what each pod's end would cost, so that those leave that have least under way.
+
+        It is advice: a pod that cannot be marked is no reason to keep all of them.
+        """
+        for each in counters:
+            cost = {DELETION_COST: str(int(each.in_flight))}
+            try:
+                await self._api.annotate_pod(pipeline.namespace, each.pod, cost)
+            except KubernetesFailure as error:
+                log.info("pod not marked", pipeline=pipeline.key, pod=each.pod, error=str(error))
+                return
 
     async def _read_deployment(self, pipeline: Pipeline) -> DeploymentFacts | None:
         try:

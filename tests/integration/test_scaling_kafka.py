@@ -15,7 +15,7 @@ from tocsin_core.errors import TocsinError
 from tocsin_core.settings import KafkaConnection
 from tocsin_operator.clock import SteadyClock
 from tocsin_operator.scaling.loop import ScalingLoop
-from tocsin_operator.scaling.model import Config, Reason, Replicas
+from tocsin_operator.scaling.model import Config, ConsumerCounters, Reason, Replicas
 from tocsin_operator.scaling.ports import Answer, Report, Seen, Target
 from tocsin_operator.scaling.report import build_claims
 

@@ -12,7 +12,7 @@ from pipelines import build_stored, prefix
 from tocsin_core.errors import KafkaFailure, KafkaUnavailable, NotAuthenticated
 from tocsin_core.lag import PartitionOffsets
 from tocsin_operator.cache import Cache
-from tocsin_operator.errors import ObjectMissing, WriteConflict
+from tocsin_operator.errors import AccessForbidden, ObjectMissing, WriteConflict
 from tocsin_operator.model import Pipeline
 from tocsin_operator.pods import PodPages
 from tocsin_operator.scaler import ClusterWorld, Scaler, build_target
@@ -72,6 +72,8 @@ class API:
     events: list[tuple[str, str, str]] = field(default_factory=list)
     pods: list[dict[str, Any]] = field(default_factory=list)
     listed: int = 0
+    marks: dict[str, dict[str, str]] = field(default_factory=dict)
+    forbids_marks: bool = False
 
     async def read(self, kind: str, namespace: str, name: str) -> dict[str, Any]:
         assert (kind, namespace, name) == ("Deployment", "shop", "orders-consumer")
@@ -92,6 +94,13 @@ class API:
             self.conflicts -= 1
             raise WriteConflict("the object has been modified")
         self.scaled.append((namespace, deployment, replicas, resource_version))
+        return {}
+
+    async def annotate_pod(self, namespace: str, name: str, annotations: dict[str, str]) -> dict[str, Any]:
+        assert namespace == "shop"
+        if self.forbids_marks:
+            raise AccessForbidden("pods may not be patched")
+        self.marks[name] = annotations
         return {}
 
     async def apply_status(self, pipeline: Pipeline, status: dict[str, Any], *, field_manager: str) -> dict[str, Any]:
@@ -387,3 +396,28 @@ async def test_an_action_leaves_its_candidates_in_the_status(room: Room) -> None
     refused = {each["replicas"]: each.get("refusal", "") for each in entry["candidates"]}
     assert refused[4].startswith("drains the backlog in")
     assert refused[6] == ""
+
+
+@pytest.mark.parametrize("forbids_marks", [False, True])
+async def test_pods_are_priced_by_what_they_have_under_way_before_some_leave(room: Room, forbids_marks: bool) -> None:
+    room.api.pods = [build_pod("a", "10.0.0.1"), build_pod("b", "10.0.0.2")]
+    page = PAGE.format(processed=1, busy=1)
+    room.pages = {"10.0.0.1": page, "10.0.0.2": page.replace("in_flight 3.0", "in_flight 0.0")}
+    room.api.forbids_marks = forbids_marks
+    room.see_deployment(2, "8")
+    world = build_world(room)
+    (target,) = world.list_targets()
+    await world.observe_consumers(target)
+    await world.apply_scale(target, 1, "8")
+    cost = "controller.kubernetes.io/pod-deletion-cost"
+    assert room.api.marks == ({} if forbids_marks else {"a": {cost: "3"}, "b": {cost: "0"}})
+    assert room.api.scaled == [("shop", "orders-consumer", 1, "8")]
+
+
+async def test_pods_are_not_touched_when_more_are_wanted(room: Room) -> None:
+    room.api.pods = [build_pod("a", "10.0.0.1")]
+    room.pages = {"10.0.0.1": PAGE.format(processed=1, busy=1)}
+    room.clusters.admin.answer = BACKLOG
+    await room.run()
+    assert room.api.scaled
+    assert room.api.marks == {}
