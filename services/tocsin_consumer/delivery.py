@@ -135,10 +135,15 @@ class Deliverer:
                 return await self._let_next_go(delivery)
 
     def _leave_paused_channel(self, delivery: Delivery) -> Step | None:
-        """Return a move to a retry topic for what a hand-over waits for, on a channel where nothing can be sent."""
-        if delivery.journey.assignment.is_draining and self._gate.is_holding(delivery.slot):
-            return self._postpone_in_time(delivery, "handed over while its channel was paused")
-        return None
+        """Return a move to a retry topic for what a hand-over waits for, on a channel where nothing can be sent.
+
+        What was never tried is tried first, unless order is strict: later ones would make their first attempts before.
+        """
+        if not (delivery.journey.assignment.is_draining and self._gate.is_holding(delivery.slot)):
+            return None
+        if delivery.first_failed_at is None and not self._retries.is_strict:
+            return None
+        return self._postpone_in_time(delivery, "handed over while its channel was paused")
 
     async def _await_turn(self, delivery: Delivery) -> Step | None:
         try:
