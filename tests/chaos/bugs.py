@@ -16,6 +16,7 @@ from confluent_kafka import Consumer
 from tocsin_consumer import worker
 from tocsin_consumer.claims import Claims, NoClaims
 from tocsin_core.assignment import Assignment
+from tocsin_core.commits import Commit
 from tocsin_core.consumer import RecordConsumer
 from tocsin_core.offsets import OffsetTracker
 
@@ -34,18 +35,15 @@ def put_in(bug: Bug) -> None:
     _BREAKERS[bug]()
 
 
-def _replace(owner: Any, name: str, replacement: Callable[..., Any]) -> None:
+def _replace(owner: Any, name: str, replacement: Any) -> None:
     mock.patch.object(owner, name, replacement).start()
 
 
 def _commit_before_completion() -> None:
-    start = OffsetTracker.start
+    def read_next(self: Assignment) -> Commit | None:
+        return Commit(self.next_offset) if self.next_offset >= 0 else None
 
-    def start_and_move(self: OffsetTracker, offset: int) -> None:
-        start(self, offset)
-        self.position = max(self.position or 0, offset + 1)
-
-    _replace(OffsetTracker, "start", start_and_move)
+    _replace(Assignment, "commit", property(read_next))
 
 
 def _fence_before_drain() -> None:
@@ -53,7 +51,7 @@ def _fence_before_drain() -> None:
 
     def fence_and_hand_over(self: RecordConsumer, consumer: Consumer, assignments: list[Assignment]) -> None:
         for assignment in assignments:
-            assignment.tracker.fence()
+            assignment.fence()
         hand_over(self, consumer, assignments)
 
     _replace(RecordConsumer, "_hand_over", fence_and_hand_over)
@@ -70,11 +68,11 @@ def _epoch_check_off() -> None:
     def is_allowed(_: OffsetTracker, __: int) -> bool:
         return True
 
-    def leave_open(_: OffsetTracker) -> None:
+    def leave_open(_: Assignment) -> None:
         pass
 
     _replace(OffsetTracker, "may_start", is_allowed)
-    _replace(OffsetTracker, "fence", leave_open)
+    _replace(Assignment, "fence", leave_open)
 
 
 _BREAKERS: dict[Bug, Callable[[], None]] = {

@@ -15,24 +15,28 @@ from pathlib import Path
 from typing import Any
 
 from chaos.bugs import Bug, put_in
-from chaos.crash_points import Crash, CrashingChannel, CrashingClaims, CrashPoint, build_crashing_consumer
+from chaos.crash_points import (
+    Crash,
+    CrashingChannel,
+    CrashingClaims,
+    CrashingRetryTopics,
+    CrashPoint,
+    build_crashing_consumer,
+)
 from tocsin_consumer import worker
-from tocsin_core.settings import ConsumerSettings, Settings, load_settings
+from tocsin_core.settings import load_settings
 
 
 def put_in_crash(crash: Crash) -> None:
     """Make the worker build its parts with a crash point in them."""
-    build_claims, build_channels = worker.build_claims, worker.build_channels
-
-    def build_crashing_claims(settings: Settings) -> CrashingClaims:
-        return CrashingClaims(build_claims(settings), crash)
-
-    def build_crashing_channels(settings: ConsumerSettings) -> dict[str, Any]:
-        return {name: CrashingChannel(channel, crash) for name, channel in build_channels(settings).items()}
-
+    parts: Any = worker
+    build_claims, build_channels, retry_topics = parts.build_claims, parts.build_channels, parts.RetryTopics
     replace_parts(
-        build_claims=build_crashing_claims,
-        build_channels=build_crashing_channels,
+        build_claims=lambda settings: CrashingClaims(build_claims(settings), crash),
+        build_channels=lambda settings: {
+            name: CrashingChannel(channel, crash) for name, channel in build_channels(settings).items()
+        },
+        RetryTopics=lambda *words: CrashingRetryTopics(retry_topics(*words), crash),
         RecordConsumer=build_crashing_consumer(crash),
     )
 
@@ -58,7 +62,8 @@ def main(words: Sequence[str]) -> int:
         put_in(arguments.bug)
     if arguments.crash_at:
         put_in_crash(Crash(arguments.crash_at, arguments.after))
-    replace_parts(RecordConsumer=functools.partial(worker.RecordConsumer, group_protocol=arguments.protocol))
+    consumer: Any = vars(worker)["RecordConsumer"]
+    replace_parts(RecordConsumer=functools.partial(consumer, group_protocol=arguments.protocol))
     return worker.run(load_settings(arguments.config))
 
 

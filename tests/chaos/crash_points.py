@@ -15,8 +15,7 @@ from typing import Any
 
 from confluent_kafka import Consumer
 
-from tocsin_consumer.channels.base import Channel, Envelope
-from tocsin_consumer.claims import Claim, Claims, Granted
+from tocsin_consumer.claims import Claim, Granted
 from tocsin_core.assignment import Assignment
 from tocsin_core.consumer import RecordConsumer
 
@@ -27,6 +26,7 @@ class CrashPoint(StrEnum):
     AFTER_CLAIM = "after-claim"
     AFTER_SEND = "after-send"
     AFTER_DONE = "after-done"
+    AFTER_RETRY_PRODUCE = "after-retry-produce"
     BEFORE_COMMIT = "before-commit"
     IN_REVOKE = "in-revoke"
 
@@ -54,45 +54,51 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-class CrashingClaims:
-    """Claims with a crash point after each step."""
+class Around:
+    """Something with a crash point in one of its methods; all else is its own."""
 
-    def __init__(self, claims: Claims, crash: Crash) -> None:
-        self._claims = claims
+    def __init__(self, inner: Any, crash: Crash) -> None:
+        self._inner = inner
         self._crash = crash
 
-    async def claim(self, notification_id: str, channel: str, *, lease_seconds: float) -> Claim:
-        claim = await self._claims.claim(notification_id, channel, lease_seconds=lease_seconds)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class CrashingClaims(Around):
+    """Claims with a crash point after each step."""
+
+    async def claim(self, *words: Any, **more: Any) -> Claim:
+        claim: Claim = await self._inner.claim(*words, **more)
         if isinstance(claim, Granted):
             await self._crash.reach(CrashPoint.AFTER_CLAIM)
         return claim
 
-    async def mark_done(self, notification_id: str, channel: str) -> None:
-        await self._claims.mark_done(notification_id, channel)
+    async def mark_done(self, *words: Any) -> None:
+        await self._inner.mark_done(*words)
         await self._crash.reach(CrashPoint.AFTER_DONE)
 
-    async def release(self, notification_id: str, channel: str, claim: Granted, *, is_uncertain: bool) -> None:
-        await self._claims.release(notification_id, channel, claim, is_uncertain=is_uncertain)
 
-    async def close(self) -> None:
-        await self._claims.close()
-
-
-class CrashingChannel:
+class CrashingChannel(Around):
     """A channel with a crash point after the provider's answer."""
 
-    def __init__(self, channel: Channel, crash: Crash) -> None:
-        self._channel = channel
-        self._crash = crash
-        self.name = channel.name
-        self.timeout_seconds = channel.timeout_seconds
-
-    async def send(self, envelope: Envelope) -> None:
-        await self._channel.send(envelope)
+    async def send(self, *words: Any) -> None:
+        await self._inner.send(*words)
         await self._crash.reach(CrashPoint.AFTER_SEND)
 
-    async def close(self) -> None:
-        await self._channel.close()
+
+class CrashingRetryTopics(Around):
+    """Retry topics with a crash point after the broker's acknowledgement."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "on_change":
+            self._inner.on_change = value
+        else:
+            super().__setattr__(name, value)
+
+    async def defer(self, *words: Any) -> None:
+        await self._inner.defer(*words)
+        await self._crash.reach(CrashPoint.AFTER_RETRY_PRODUCE)
 
 
 def build_crashing_consumer(crash: Crash) -> type[RecordConsumer]:
@@ -113,5 +119,5 @@ def build_crashing_consumer(crash: Crash) -> type[RecordConsumer]:
     return CrashingConsumer
 
 
-def _finished(assignments: Iterable[Any]) -> int:
-    return sum(each.finished_records for each in assignments)
+def _finished(assignments: Iterable[Assignment]) -> int:
+    return sum(tracker.passed for each in assignments for name, tracker in each.cursors.items() if name)

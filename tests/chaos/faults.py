@@ -16,6 +16,9 @@ from chaos.manners import Manners
 from chaos.oracle import Promise
 from chaos.pipeline import Pipeline, Shape, spread
 
+BURST_EACH = 20
+"""Messages to each recipient at once: more than a channel that stands still can hold in memory."""
+
 Disturb = Callable[[Sequence[Pipeline], Broker, random.Random], Awaitable[None]]
 
 
@@ -85,6 +88,29 @@ async def _flush_store(pipeline: Pipeline, chance: random.Random) -> None:
         await pipeline.replace(chance.choice(pipeline.members))
 
 
+async def _be_away(pipeline: Pipeline, chance: random.Random) -> None:
+    """One channel's provider is away while the other's works, a burst comes, and consumers are replaced meanwhile."""
+    await pipeline.set_manners(away=["hook"])
+    pipeline.load.produce_evenly(BURST_EACH)
+    await asyncio.sleep(chance.uniform(2.0, 5.0))
+    for old in list(pipeline.members):
+        await pipeline.add_member()
+        await pipeline.retire(old)
+    await asyncio.sleep(chance.uniform(0.0, 2.0))
+    await pipeline.set_manners()
+
+
+async def _be_away_and_kill(pipeline: Pipeline, chance: random.Random) -> None:
+    await pipeline.set_manners(away=["hook"])
+    pipeline.load.produce_evenly(BURST_EACH)
+    for wait in spread(chance, 2, first=1.0, last=6.0):
+        await asyncio.sleep(wait)
+        await pipeline.replace(chance.choice(pipeline.members))
+    await pipeline.set_manners()
+    await asyncio.sleep(chance.uniform(0.0, 3.0))
+    await pipeline.replace(chance.choice(pipeline.members))
+
+
 async def _crash_broker(_: Sequence[Pipeline], broker: Broker, chance: random.Random) -> None:
     for _number in range(2):
         await asyncio.sleep(chance.uniform(0.5, 4.0))
@@ -108,19 +134,37 @@ def both(shape: Shape = Shape()) -> tuple[Shape, ...]:  # noqa: B008 - frozen
 CALM = Shape(session_seconds=45.0)
 """Where nothing crashes, no member may be taken for dead because the machine is busy."""
 CALM_WITHOUT_STORE = replace(CALM, has_store=False)
-BAD_DAY = Manners(max_delay_seconds=0.05, throttled=0.06, failed=0.06, dropped=0.03, slow=0.01, refused=0.01)
+BAD_DAY = Manners(max_delay_seconds=0.05, throttled=0.03, failed=0.08, dropped=0.03, slow=0.01, refused=0.01)
+TROUBLED = Shape(members=2, manners=BAD_DAY)
+CALM_TROUBLED = replace(TROUBLED, session_seconds=CALM.session_seconds)
+AWAY = Shape(
+    members=2,
+    partitions=2,
+    channels=("hook", "mail"),
+    concurrency=16,
+    per_second=20.0,
+    manners=Manners(max_delay_seconds=0.01),
+)
+CALM_AWAY = replace(AWAY, session_seconds=CALM.session_seconds, has_store=False)
 GRACEFUL = Promise(is_graceful=True, max_uncertain=0)
-CRASHING = Promise()
+RELAXED = Promise(keeps_order_of_deliveries=False)
 
 FAULTS = (
     Fault("none", each(_do_nothing), both(replace(CALM, channels=("hook", "mail"), members=2)), GRACEFUL),
     Fault("kill", each(_kill), both(), Promise(max_uncertain=3 * Shape().concurrency)),
-    Fault("zombie", each(_make_zombie), both(), CRASHING),
-    Fault("provider", each(_do_nothing), both(replace(CALM, manners=BAD_DAY, members=2)), Promise(may_bury=True)),
+    Fault("zombie", each(_make_zombie), both(), Promise()),
     Fault("sigterm", each(_roll), (*both(CALM_WITHOUT_STORE), CALM), GRACEFUL),
     Fault("scale", each(_storm), both(replace(CALM_WITHOUT_STORE, members=1, concurrency=4)), GRACEFUL),
-    Fault("store-kill", each(_crash_store), both(Shape(members=2)), CRASHING),
-    Fault("store-flush", each(_flush_store), both(Shape(members=2)), CRASHING),
-    Fault("broker-kill", _crash_broker, both(), CRASHING, is_shared=True),
-    Fault("broker-stall", _stall_broker, both(), CRASHING, is_shared=True),
+    Fault("provider", each(_do_nothing), both(CALM_TROUBLED), replace(RELAXED, may_bury=True)),
+    Fault(
+        "provider-strict", each(_do_nothing), both(replace(CALM_TROUBLED, ordering="Strict")), Promise(may_bury=True)
+    ),
+    Fault("provider-kill", each(_kill), both(TROUBLED), replace(RELAXED, may_bury=True)),
+    Fault("provider-kill-strict", each(_kill), both(replace(TROUBLED, ordering="Strict")), Promise(may_bury=True)),
+    Fault("away", each(_be_away), both(CALM_AWAY), replace(GRACEFUL, keeps_order_of_deliveries=False)),
+    Fault("away-kill", each(_be_away_and_kill), both(AWAY), RELAXED),
+    Fault("store-kill", each(_crash_store), both(Shape(members=2)), Promise()),
+    Fault("store-flush", each(_flush_store), both(Shape(members=2)), Promise()),
+    Fault("broker-kill", _crash_broker, both(), Promise(), is_shared=True),
+    Fault("broker-stall", _stall_broker, both(), Promise(), is_shared=True),
 )

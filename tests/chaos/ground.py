@@ -123,9 +123,7 @@ async def set_session_timeout(address: str, group: str, seconds: float) -> None:
         "consumer.session.timeout.ms": str(int(seconds * 1000)),
         "consumer.heartbeat.interval.ms": str(HEARTBEAT_MS),
     }
-    entries = [
-        ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in values.items()
-    ]
+    entries = [ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in values.items()]
     client = AdminClient({"bootstrap.servers": address}, logger=LIBRDKAFKA)
     resource = ConfigResource(ResourceType.GROUP, group, incremental_configs=entries)
     [future] = client.incremental_alter_configs([resource]).values()

@@ -16,6 +16,8 @@ class Manners(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How one receiving server behaves. Shares lie between 0 and 1 and sum to at most 1."""
 
     seed: int = 0
+    away: tuple[str, ...] = ()
+    """The channels whose provider is down: it refuses everything with 503."""
     min_delay_seconds: float = 0.002
     max_delay_seconds: float = 0.02
     throttled: float = 0.0
@@ -28,6 +30,8 @@ class Manners(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Taken, and answered only after `slow_seconds`."""
     refused: float = 0.0
     """Refused for good, with 422."""
+    fail_first: int = 0
+    """So many first attempts of every message are refused with 503."""
     retry_after_seconds: int = 1
     slow_seconds: float = 3.0
 
@@ -45,10 +49,12 @@ class Answer(NamedTuple):
         return self.status in {0, 200}
 
 
-def decide_answer(manners: Manners, message_id: str, attempt: int) -> Answer:
-    """Return what the server does with this attempt (counted from 1) of a message."""
-    chance = random.Random(f"{manners.seed}/{message_id}/{attempt}")
+def decide_answer(manners: Manners, message_id: str, channel: str, attempt: int) -> Answer:
+    """Return what the server does with this attempt (counted from 1) of a message on a channel."""
+    chance = random.Random(f"{manners.seed}/{message_id}/{channel}/{attempt}")
     delay_seconds = chance.uniform(manners.min_delay_seconds, manners.max_delay_seconds)
+    if attempt <= manners.fail_first or channel in manners.away:
+        return Answer(503, delay_seconds)
     answers = (
         (manners.throttled, Answer(429, delay_seconds, manners.retry_after_seconds)),
         (manners.failed, Answer(503, delay_seconds)),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import httpx
 import msgspec
 from confluent_kafka import Consumer, Message, TopicPartition
 
@@ -25,11 +26,15 @@ from chaos.receiver import read_log
 from tocsin_core.admin import KafkaAdmin
 from tocsin_core.codec import decode
 from tocsin_core.consumer import read_message
+from tocsin_core.retry import build_tiers
 from tocsin_core.settings import KafkaConnection
 
 DRAIN_SECONDS = 10.0
 START_SECONDS = 60.0
 EXIT_SECONDS = 40.0
+RETRY_DELAYS_SECONDS = (1, 3)
+RETRY_PARTITIONS = 4
+"""Not as many as the topic has, so that a record's way leads through another consumer."""
 STARTED = b'"event":"consumer started"'
 """What a consumer says when it can be told to stop in an orderly way. Judging never reads its log."""
 PATIENCE_SECONDS = 45.0
@@ -52,6 +57,7 @@ class Shape:
     timeout_seconds: float = 2.0
     session_seconds: float = 6.0
     max_attempts: int = 8
+    ordering: Literal["Relaxed", "Strict"] = "Relaxed"
     manners: Manners = Manners(min_delay_seconds=0.01, max_delay_seconds=0.1)
 
 
@@ -95,6 +101,7 @@ class Pipeline:
         self._directory = directory
         self._bug = bug
         self._started = 0
+        self._port = 0
         self._receipts: list[Receipt] = []
         self._read_until = 0
         self._closing = AsyncExitStack()
@@ -111,17 +118,23 @@ class Pipeline:
     async def __aexit__(self, *_: object) -> None:
         await self._closing.aclose()
 
-    async def add_member(self, *words: str) -> Process:
-        """Start one more consumer process; `words` go to `chaos.consumer`."""
+    async def start_process(self, *words: str) -> Process:
+        """Start a consumer process and return when it can be told to stop; `words` go to `chaos.consumer`."""
         self._started += 1
         words = ("--protocol", self.shape.protocol, *(("--bug", self._bug) if self._bug else ()), *words)
         config = ("--config", str(self._directory / "config.yaml"))
-        member = Process("chaos.consumer", (*config, *words), self._directory / f"consumer-{self._started}.log")
-        await member.start()
-        self._closing.push_async_callback(member.kill)
-        await member.wait_for_output(STARTED, timeout_seconds=START_SECONDS)
-        self.members.append(member)
-        return member
+        process = Process("chaos.consumer", (*config, *words), self._directory / f"consumer-{self._started}.log")
+        await process.start()
+        self._closing.push_async_callback(process.kill)
+        await process.wait_for_output(STARTED, timeout_seconds=START_SECONDS)
+        return process
+
+    async def add_member(self) -> None:
+        """Start one more consumer; should it end by itself, that is remarked and it is started again, as in a pod."""
+        process = await self.start_process()
+        self.members.append(process)
+        watch = asyncio.create_task(self._watch(process))
+        self._closing.callback(watch.cancel)
 
     async def scale(self, count: int) -> None:
         """Start or gracefully end processes until there are so many; those that go, go at once, as pods do."""
@@ -140,6 +153,19 @@ class Pipeline:
         self.members.remove(member)
         await member.kill()
         await self.add_member()
+
+    async def _watch(self, member: Process) -> None:
+        code = await member.wait()
+        if member in self.members:
+            self.remarks.append(f"{member.log_path.name} ended by itself with exit code {code}")
+            self.members.remove(member)
+            await self.add_member()
+
+    async def set_manners(self, **changes: Any) -> None:
+        """Change how the receiving server answers from now on."""
+        manners = msgspec.structs.replace(self.shape.manners, **changes)
+        async with httpx.AsyncClient() as client:
+            await client.put(f"http://{HOST}:{self._port}/manners", content=msgspec.json.encode(manners))
 
     def read_receipts(self) -> list[Receipt]:
         """Return all receipts so far."""
@@ -215,14 +241,16 @@ class Pipeline:
         self._closing.push_async_callback(self._admin.close)
         await self._admin.create_topic(self.topic, partitions=self.shape.partitions)
         await self._admin.create_topic(f"{self.topic}.dlq", partitions=1)
+        for tier in build_tiers(self.topic, RETRY_DELAYS_SECONDS):
+            await self._admin.create_topic(tier.topic, partitions=RETRY_PARTITIONS)
         await set_session_timeout(self._address, self._group, self.shape.session_seconds)
         if self.store:
             await self.store.start()
             self._closing.push_async_callback(self.store.stop)
-        port = await self._start_receiver()
+        self._port = await self._start_receiver()
         users = {str(number): {"name": f"User {number}"} for number in range(1, self.shape.recipients + 1)}
         (self._directory / "users.yaml").write_text(json.dumps(users), encoding="utf-8")
-        (self._directory / "config.yaml").write_text(json.dumps(self._build_config(port)), encoding="utf-8")
+        (self._directory / "config.yaml").write_text(json.dumps(self._build_config()), encoding="utf-8")
 
     async def _start_receiver(self) -> int:
         self._log_path.touch()
@@ -242,13 +270,13 @@ class Pipeline:
     def _group(self) -> str:
         return f"{self.topic}-group"
 
-    def _build_config(self, port: int) -> dict[str, Any]:
+    def _build_config(self) -> dict[str, Any]:
         shape = self.shape
         channels: Iterable[dict[str, Any]] = (
             {
                 "name": name,
                 "type": "Webhook",
-                "webhook": {"url": f"http://{HOST}:{port}/hook/{name}", "timeout_seconds": shape.timeout_seconds},
+                "webhook": {"url": f"http://{HOST}:{self._port}/hook/{name}", "timeout_seconds": shape.timeout_seconds},
             }
             for name in shape.channels
         )
@@ -266,7 +294,11 @@ class Pipeline:
                 "concurrency": shape.concurrency,
                 "drain_seconds": DRAIN_SECONDS,
             },
-            "delivery": {"max_attempts": shape.max_attempts},
+            "delivery": {
+                "max_attempts": shape.max_attempts,
+                "ordering": shape.ordering,
+                "retry_delays_seconds": list(RETRY_DELAYS_SECONDS),
+            },
             "health": {"host": HOST, "port": 0},
             **({"redis": {"url": self.store.url}} if self.store else {}),
         }

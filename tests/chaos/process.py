@@ -60,8 +60,8 @@ class Process:
         self._signal(signal.SIGKILL)
         return await self._running.wait()
 
-    async def wait(self, *, timeout_seconds: float) -> int:
-        """Return its exit code once it has ended by itself. Raise TimeoutError if it does not."""
+    async def wait(self, *, timeout_seconds: float | None = None) -> int:
+        """Return its exit code once it has ended. Raise TimeoutError if that takes longer than it may."""
         return await asyncio.wait_for(self._running.wait(), timeout_seconds)
 
     async def freeze(self, seconds: float) -> None:

@@ -35,7 +35,9 @@ async def prove(broker: Broker, directory: Path, traps: Sequence[Trap] = TRAPS) 
     for trap, result in zip(traps, results, strict=True):
         reasons = dict.fromkeys(reason for outcome in result.outcomes for reason in outcome.reasons)
         verdict = "caught" if reasons else "NOT NOTICED"
-        print(f"{trap.bug}: {verdict} by {trap.fault} with seed {trap.seed}: {'; '.join(reasons) or 'all promises kept'}")
+        print(
+            f"{trap.bug}: {verdict} by {trap.fault} with seed {trap.seed}: {'; '.join(reasons) or 'all promises kept'}"
+        )
     return sum(result.is_kept for result in results)
 
 

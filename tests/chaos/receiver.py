@@ -51,14 +51,14 @@ class Ledger:
     def __init__(self, path: Path, manners: Manners) -> None:
         self.manners = manners
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        self._attempts: Counter[str] = Counter()
+        self._attempts: Counter[tuple[str, str]] = Counter()
 
     def enter(self, body: bytes) -> Answer:
         """Write a request down and return what to do with it."""
         data = msgspec.json.decode(body)["data"]
-        message_id = f"{data['id']}_{data['channel']}"
-        self._attempts[message_id] += 1
-        answer = decide_answer(self.manners, message_id, self._attempts[message_id])
+        delivery = (data["id"], data["channel"])
+        self._attempts[delivery] += 1
+        answer = decide_answer(self.manners, *delivery, self._attempts[delivery])
         entry = Entry(data["id"], data["channel"], data["toID"], int(data["message"]), answer.status)
         os.write(self._file, msgspec.json.encode(entry) + b"\n")
         return answer

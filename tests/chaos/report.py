@@ -84,5 +84,6 @@ def _sum(results: Sequence[Result]) -> Counts:
 
 
 def _align(row: Sequence[str], widths: Sequence[int]) -> str:
-    first, *others = (cell.ljust(width) if not i else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True)))
-    return "  ".join([first, *others])
+    name, *numbers = row
+    cells = [number.rjust(width) for number, width in zip(numbers, widths[1:], strict=True)]
+    return "  ".join([name.ljust(widths[0]), *cells])

@@ -66,7 +66,9 @@ async def run_fault(broker: Broker, fault: Fault, seed: int, directory: Path, bu
     own = directory / f"seed-{seed}" / fault.name
     async with AsyncExitStack() as stack:
         pipelines = [
-            await stack.enter_async_context(Pipeline(broker.address, own / f"{number}-{shape.protocol}", shape, bug=bug))
+            await stack.enter_async_context(
+                Pipeline(broker.address, own / f"{number}-{shape.protocol}", shape, bug=bug)
+            )
             for number, shape in enumerate(fault.shapes, 1)
         ]
         async with AsyncExitStack() as producing:

@@ -62,7 +62,9 @@ def test_a_refused_attempt_before_the_one_that_was_taken_is_no_duplicate() -> No
     assert examine(Evidence([sent("a", 1)], receipts)).counts == Counts(sent=1)
 
 
-@pytest.mark.parametrize(("uncertain", "is_graceful", "is_kept"), [(1, False, True), (0, False, False), (1, True, False)])
+@pytest.mark.parametrize(
+    ("uncertain", "is_graceful", "is_kept"), [(1, False, True), (0, False, False), (1, True, False)]
+)
 def test_a_duplicate_is_excused_by_an_uncertain_send_and_by_nothing_where_nothing_crashed(
     uncertain: int, is_graceful: bool, is_kept: bool
 ) -> None:
