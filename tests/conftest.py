@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from chaos.ground import SHORT_SESSIONS
 from tocsin_cli.embedded.kafka import EmbeddedKafka
 from tocsin_cli.embedded.valkey import EmbeddedValkey
 from tocsin_core.admin import KafkaAdmin
@@ -18,7 +19,7 @@ PARTITIONS = 4
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[EmbeddedKafka]:
     """A broker without any security, started once per session; nobody may stop it."""
-    with EmbeddedKafka() as server:
+    with EmbeddedKafka(properties=SHORT_SESSIONS) as server:
         yield server
 
 

@@ -143,7 +143,10 @@ class Deliverer:
                 return await self._let_next_go(delivery)
 
     def _leave_paused_channel(self, delivery: Delivery) -> Step | None:
-        """Return a move to a retry topic for what a hand-over waits for, on a channel where nothing can be sent."""
+        """Return a move to a retry topic for what a hand-over waits for, on a channel where nothing can be sent.
+
+        What was never tried is tried first, unless order is strict: later ones would make their first attempts before.
+        """
         is_paused = delivery.journey.assignment.is_draining and self._gate.is_holding(delivery.slot)
         if is_paused and self._may_be_overtaken(delivery):
             return self._postpone_in_time(delivery, "handed over while its channel was paused")

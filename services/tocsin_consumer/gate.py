@@ -111,10 +111,7 @@ class Gate:
         )
         if not is_held:
             return
-        seconds = self.pause_seconds(channel)
-        if channel in self._timers:
-            self._timers[channel].cancel()
-        self._timers[channel] = asyncio.get_running_loop().call_later(seconds, self._reopen, channel)
+        seconds = self._set_timer(channel)
         self._show(channel)
         if was_closed:
             self._closed_at[channel] = self._clock()
@@ -126,7 +123,18 @@ class Gate:
         seconds = self._clock() - self._closed_at.pop(channel, self._clock())
         _log.info(CLOSED, channel=channel, paused_seconds=round(seconds, 1))
 
+    def _set_timer(self, channel: str) -> float:
+        """Have the channel reopened when its pause is over; return in how many seconds that is."""
+        seconds = self.pause_seconds(channel)
+        if channel in self._timers:
+            self._timers[channel].cancel()
+        self._timers[channel] = asyncio.get_running_loop().call_later(seconds, self._reopen, channel)
+        return seconds
+
     def _reopen(self, channel: str) -> None:
+        if self._breakers[channel].state(self._clock()) is State.OPEN:
+            self._set_timer(channel)  # uvloop counts in milliseconds, and now and then its timers are one too early
+            return
         self._show(channel)
         self.on_opened()
 

@@ -293,6 +293,8 @@ class RecordConsumer:
                 )
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if self._is_stopping.is_set():
+            return  # a rebalance met the farewell: nothing of them will be read
         self._trouble.note_progress()
         for each, committed in self._read_committed(consumer, partitions):
             self._assign(each.topic, each.partition, committed)
@@ -303,7 +305,10 @@ class RecordConsumer:
     def _read_committed(
         self, consumer: Consumer, partitions: list[TopicPartition]
     ) -> list[tuple[TopicPartition, Commit | None]]:
-        """Return where the group stands. Raise KafkaFailure if nobody says it: to guess would be to deliver again."""
+        """Return where the group stands, or nothing if this process is told to stop meanwhile.
+
+        Raise KafkaFailure if nobody says it: to guess would be to deliver again.
+        """
         reason: KafkaFailure | None = None
         for attempt in range(1, RESUME_ATTEMPTS + 1 if partitions else 1):
             try:
@@ -313,7 +318,7 @@ class RecordConsumer:
                 reason = translate_exception(error)
                 self._complaints.about("the group's offsets cannot be read", str(reason), attempt=attempt)
             if self._is_stopping.wait(COMMIT_RETRY_SECONDS):
-                break
+                return []
         if reason is not None:
             raise reason
         return []

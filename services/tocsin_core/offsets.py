@@ -11,7 +11,8 @@ refused too (one slow delivery would hold up every other recipient).
 
     admit(offset) ──► start(offset) ──► complete(offset)      begin_drain() ──► is_drained ──► fence()
 
-Not thread-safe except for reading `position` and `is_fenced`, which are single attributes.
+Not thread-safe except for reading `position` and `is_fenced`, which are single attributes, and for `fence`: another
+thread may end the epoch at any moment, so to a fenced tracker nothing is a mistake, and nothing moves it.
 """
 
 from __future__ import annotations
@@ -70,10 +71,10 @@ class OffsetTracker:
         return len(self._completed)
 
     def admit(self, offset: int) -> None:
-        """Take note of a record that will be worked on. Raise ValueError unless offsets rise and the epoch is open."""
+        """Take note of a record that will be worked on. Raise ValueError unless offsets rise and no hand-over began."""
         if offset <= self._highest_admitted:
             raise ValueError(f"offset {offset} admitted after {self._highest_admitted}")
-        if self.is_fenced or self.is_draining:
+        if self.is_draining:
             raise ValueError(f"offset {offset} admitted while the partition is being handed over")
         self._highest_admitted = offset
         self._open.append(offset)
@@ -84,13 +85,13 @@ class OffsetTracker:
         self.complete(offset)
 
     def may_start(self, offset: int) -> bool:
-        """Return whether work on an admitted record may start or go on."""
+        """Return whether work on an admitted record may start or go on; what it says of a fence may be true no more."""
         return not self.is_fenced and (self._ceiling is None or offset <= self._ceiling)
 
     def start(self, offset: int) -> None:
-        """Take note that work on a record starts. Raise ValueError if it may not."""
-        if not self.may_start(offset):
-            raise ValueError(f"offset {offset} started during or after the hand-over")
+        """Take note that work on a record starts. Raise ValueError if a hand-over has begun below it."""
+        if self._ceiling is not None and offset > self._ceiling:
+            raise ValueError(f"offset {offset} started during the hand-over")
         self._highest_started = max(self._highest_started, offset)
 
     def complete(self, offset: int) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from tocsin_cli.embedded.kafka import EmbeddedKafka
 from tocsin_core.admin import KafkaAdmin
@@ -119,3 +119,16 @@ async def test_a_member_is_in_trouble_until_a_broker_has_answered(kafka: Embedde
     await sink.wait_until(lambda: bool(sink.taken))
     assert member.trouble is None
     await member.stop()
+
+
+async def test_partitions_that_come_while_a_member_leaves_are_not_asked_about(kafka: EmbeddedKafka, topic: str) -> None:
+    class Silent:
+        """A Kafka client whose broker has gone."""
+
+        def committed(self, *_: object) -> None:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+    member = build_member(kafka, topic, Held())
+    member._is_stopping.set()
+    member._on_assign(Silent(), [TopicPartition(topic, 0)])  # type: ignore[arg-type]  # asked for one method
+    assert member._assignments == {}

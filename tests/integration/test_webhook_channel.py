@@ -169,6 +169,19 @@ async def test_silence_is_temporary_and_uncertain(receiver: Receiver) -> None:
     await channel.close()
 
 
+async def test_a_connection_cut_in_place_of_an_answer_is_temporary_and_uncertain() -> None:
+    async def take_and_cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.transport.abort()
+
+    async with await asyncio.start_server(take_and_cut, "127.0.0.1", 0) as server:
+        channel = build(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook")
+        failure = await failure_of(channel)
+        await channel.close()
+    assert isinstance(failure, TemporaryFailure)
+    assert failure.is_uncertain
+
+
 async def test_a_refused_connection_is_temporary_and_certain_and_keeps_the_address_to_itself() -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]

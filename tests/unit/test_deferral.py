@@ -186,6 +186,20 @@ async def test_a_hand_over_moves_on_what_a_paused_channel_cannot_send(stage: Sta
     assert gate.is_holding("hook")
 
 
+@pytest.mark.parametrize("is_strict", [True, False])
+async def test_a_hand_over_tries_first_what_later_ones_would_overtake_in_a_retry_topic(
+    stage: Stage, *, is_strict: bool
+) -> None:
+    deliverer, gate = await build_deliverer(stage, has_retry_topics=True, is_strict=is_strict)
+    stage.failure = TemporaryFailure("HTTP 503")
+    break_down(gate)
+    delivery = make_delivery()
+    delivery.journey.assignment.begin_drain()
+    await run(deliverer, delivery)
+    assert len(stage.sent) == (0 if is_strict else 1)
+    assert deferred(stage).deferral.attempts == 0
+
+
 async def test_a_hand_over_moves_on_what_would_wait_too_long(stage: Stage) -> None:
     deliverer, _ = await build_deliverer(stage, has_retry_topics=True)
     stage.failure = TemporaryFailure("HTTP 503")

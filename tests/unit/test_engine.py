@@ -233,6 +233,26 @@ async def test_a_lost_partition_is_not_worked_on_and_leaves_its_lanes(
     assert assignment.held_records == 0
 
 
+async def test_a_partition_lost_while_its_batch_is_taken_in_breaks_nothing(
+    provider: Provider, assignment: Assignment
+) -> None:
+    moment = datetime.now(UTC)
+
+    def lose_it() -> datetime:  # the poll thread does, at any moment
+        assignment.fence()
+        return moment
+
+    engine = make_engine(provider, now=lose_it)
+    accept(engine, assignment, *(make_record(offset, str(offset)) for offset in range(5)))
+    await settle()
+    assert provider.attempted == []
+    successor = Assignment("t", 0, 2)
+    accept(engine, successor, make_record(0))
+    await settle()
+    assert assignment.held_records == 0
+    await engine.close()
+
+
 async def test_a_new_epoch_of_a_partition_does_not_wait_for_the_old_one(
     provider: Provider, assignment: Assignment
 ) -> None:

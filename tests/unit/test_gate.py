@@ -123,6 +123,20 @@ async def test_lanes_are_told_when_a_probe_may_start() -> None:
     gate.close()
 
 
+async def test_a_timer_that_fires_a_moment_too_early_does_not_leave_the_channel_paused_for_ever(
+    gate: Gate, clock: Clock
+) -> None:
+    has_opened = asyncio.Event()
+    gate.on_opened = has_opened.set
+    break_down(gate)
+    clock.now += gate.pause_seconds("hook") - 0.001
+    gate._reopen("hook")
+    assert not has_opened.is_set()
+    clock.now += 0.001
+    await asyncio.wait_for(has_opened.wait(), 10)
+    assert gate.admits("hook")
+
+
 async def test_the_metric_shows_the_state(gate: Gate, clock: Clock) -> None:
     assert metric("tocsin_breaker_state", channel="hook") == 0
     break_down(gate)

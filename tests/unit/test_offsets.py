@@ -79,6 +79,15 @@ def test_a_drain_waits_for_what_lies_below_the_highest_started_offset(tracker: O
     assert tracker.position == 12
 
 
+def test_a_fence_between_looking_and_starting_is_no_mistake(tracker: OffsetTracker) -> None:
+    assert tracker.may_start(10)
+    tracker.fence()
+    tracker.start(10)
+    tracker.admit(13)
+    tracker.skip(14)
+    assert tracker.position is None
+
+
 def test_a_completion_after_the_fence_changes_nothing(tracker: OffsetTracker) -> None:
     tracker.start(10)
     tracker.fence()

@@ -12,18 +12,15 @@ from datetime import timedelta
 from typing import NamedTuple, Protocol
 
 from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.exceptions import (
-    ConnectError,
-    DetailedPyreqwestError,
-    PoolTimeoutError,
-    PyreqwestError,
-)
+from pyreqwest.exceptions import DetailedPyreqwestError, PoolTimeoutError, PyreqwestError
 from pyreqwest.response import Response
 
 from tocsin_consumer.channels.base import TemporaryFailure
 
 USER_AGENT = "tocsin"
 MAX_ANSWER_BYTES = 16_384
+NOT_CONNECTED = "client error (Connect)"
+"""The cause that reqwest names while there is no connection yet."""
 
 
 class Answer(NamedTuple):
@@ -69,10 +66,8 @@ class ReqwestTransport:
         try:
             async with request as response:
                 return Answer(response.status, _read_header(response, "retry-after"))
-        except (ConnectError, PoolTimeoutError) as error:
-            raise TemporaryFailure(explain(error)) from error
-        except PyreqwestError as error:  # a timeout among them, whose class does not tell connecting from answering
-            raise TemporaryFailure(explain(error), is_uncertain=True) from error
+        except PyreqwestError as error:
+            raise TemporaryFailure(explain(error), is_uncertain=not is_unsent(error)) from error
 
     async def close(self) -> None:
         """Close all connections."""
@@ -86,8 +81,20 @@ def _read_header(response: Response, name: str) -> str | None:
         return None
 
 
+def is_unsent(error: PyreqwestError) -> bool:
+    """Return whether it is certain that no byte of the request left.
+
+    The class does not tell: a connection that is cut while the answer is awaited is a ConnectError too, and a timeout
+    is a ConnectTimeoutError wherever it strikes. What it was doing stands among the causes.
+    """
+    return isinstance(error, PoolTimeoutError) or NOT_CONNECTED in _read_causes(error)
+
+
 def explain(error: PyreqwestError) -> str:
     """Return an error's causes without the address it was sent to, which may carry a token."""
+    return ": ".join([type(error).__name__, *(text for text in _read_causes(error) if "url (" not in text)])
+
+
+def _read_causes(error: PyreqwestError) -> list[str]:
     causes = (error.details or {}).get("causes") or [] if isinstance(error, DetailedPyreqwestError) else []
-    texts = [cause["message"] for cause in causes if "url (" not in cause["message"]]
-    return ": ".join([type(error).__name__, *texts])
+    return [cause["message"] for cause in causes]

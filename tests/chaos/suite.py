@@ -1,0 +1,100 @@
+"""Runs faults on one broker: those that disturb only themselves side by side, those that disturb everybody alone."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from chaos.faults import Fault
+from chaos.ground import Broker
+from chaos.oracle import Counts, Receipt
+from chaos.pipeline import Outcome, Pipeline
+
+SIDE_BY_SIDE = 3
+"""How many faults run at once: as many as two cores can start processes for without making everybody late."""
+
+FLOWING_RECEIPTS = 20
+
+
+@dataclass
+class Result:
+    """What one fault did under one seed: an outcome per pipeline."""
+
+    fault: Fault
+    seed: int
+    directory: Path
+    outcomes: list[Outcome]
+
+    @property
+    def counts(self) -> Counts:
+        """Return the sum over its pipelines."""
+        return sum((each.findings.counts for each in self.outcomes), Counts())
+
+    @property
+    def is_kept(self) -> bool:
+        """Return whether every promise was kept."""
+        return not any(each.reasons for each in self.outcomes)
+
+
+async def run_seed(broker: Broker, faults: Sequence[Fault], seed: int, directory: Path, bug: str) -> list[Result]:
+    """Run these faults under one seed."""
+    results: list[Result] = []
+    for group in group_faults(faults):
+        running = (run_fault(broker, fault, seed, directory, bug) for fault in group)
+        results += await asyncio.gather(*running)
+    return results
+
+
+def group_faults(faults: Sequence[Fault]) -> Iterator[list[Fault]]:
+    """Yield the faults that run at the same time."""
+    private = [fault for fault in faults if not fault.is_shared]
+    for start in range(0, len(private), SIDE_BY_SIDE):
+        yield private[start : start + SIDE_BY_SIDE]
+    for fault in faults:
+        if fault.is_shared:
+            yield [fault]
+
+
+async def run_fault(broker: Broker, fault: Fault, seed: int, directory: Path, bug: str) -> Result:
+    """Run one fault: start, produce, disturb, let it settle, judge. What kept its promise leaves no files."""
+    chance = random.Random(f"{seed}/{fault.name}")
+    own = directory / f"seed-{seed}" / fault.name
+    async with AsyncExitStack() as stack:
+        pipelines = [
+            await stack.enter_async_context(
+                Pipeline(broker.address, own / f"{number}-{shape.protocol}", shape, bug=bug)
+            )
+            for number, shape in enumerate(fault.shapes, 1)
+        ]
+        async with AsyncExitStack() as producing:
+            for each in pipelines:
+                await producing.enter_async_context(each.load.running(each.shape.per_second, chance))
+            await asyncio.gather(*(each.scale(each.shape.members) for each in pipelines))
+            await asyncio.gather(*(each.wait_for(is_flowing) for each in pipelines))
+            await fault.disturb(pipelines, broker, chance)
+        outcomes = list(await asyncio.gather(*(each.settle(fault.promise) for each in pipelines)))
+    result = Result(fault, seed, own, outcomes)
+    if result.is_kept:
+        shutil.rmtree(own)
+    return result
+
+
+def is_flowing(receipts: Sequence[Receipt]) -> bool:
+    """Return whether messages arrive: a fault before that would disturb nothing."""
+    return len(receipts) >= FLOWING_RECEIPTS
+
+
+@asynccontextmanager
+async def broker_in(directory: Path) -> AsyncIterator[Broker]:
+    """Run one broker for as long as this is entered."""
+    broker = Broker(directory / "broker")
+    await broker.start()
+    try:
+        yield broker
+    finally:
+        await broker.stop()
