@@ -13,15 +13,17 @@ from tocsin_core.errors import KafkaFailure, KafkaUnavailable, NotAuthenticated
 from tocsin_core.lag import PartitionOffsets
 from tocsin_operator.cache import Cache
 from tocsin_operator.errors import AccessForbidden, ObjectMissing, WriteConflict
+from tocsin_operator.ingestion_scaler import IngestionScaler
 from tocsin_operator.model import Pipeline
 from tocsin_operator.pods import PodPages
 from tocsin_operator.scaler import ClusterWorld, Scaler, build_target
 from tocsin_operator.scaling.model import Replicas
 from tocsin_operator.scaling.ports import ScaleConflict
-from tocsin_operator.scaling_metrics import ScalingMetrics
 
 BACKLOG = tuple(PartitionOffsets(number, 0, 5_000, 0) for number in range(12))
 IDLE = tuple(PartitionOffsets(number, 0, 5_000, 5_000) for number in range(12))
+
+IDENTITY: dict[str, Any] = {"metadata.uid": "u1", "metadata.generation": 3}
 
 
 def build_body(status: dict[str, Any] | None = None, **scaling: Any) -> dict[str, Any]:
@@ -74,6 +76,7 @@ class API:
     listed: int = 0
     marks: dict[str, dict[str, str]] = field(default_factory=dict)
     forbids_marks: bool = False
+    role: str = "consumer"
 
     async def read(self, kind: str, namespace: str, name: str) -> dict[str, Any]:
         assert (kind, namespace, name) == ("Deployment", "shop", "orders-consumer")
@@ -83,7 +86,7 @@ class API:
 
     async def list(self, kind: str, namespace: str, **selectors: str) -> list[dict[str, Any]]:
         assert (kind, namespace) == ("Pod", "shop")
-        assert "app.kubernetes.io/component=consumer" in selectors["labelSelector"]
+        assert f"app.kubernetes.io/component={self.role}" in selectors["labelSelector"]
         self.listed += 1
         return self.pods
 
@@ -175,7 +178,7 @@ class Room:
             cache=self.cache,
             clusters=self.clusters,  # type: ignore[arg-type]
             clock=self.clock,
-            metrics=ScalingMetrics(self.registry),
+            registry=self.registry,
             pages=build_pages(self),
         )
 
@@ -209,8 +212,13 @@ def build_pages(room: Room) -> PodPages:
 
 
 def build_world(room: Room) -> ClusterWorld:
-    api, clusters = room.api, room.clusters
-    return ClusterWorld(api=api, cache=room.cache, clusters=clusters, pages=build_pages(room))  # type: ignore[arg-type]
+    return ClusterWorld(
+        api=room.api,  # type: ignore[arg-type]
+        cache=room.cache,
+        clusters=room.clusters,  # type: ignore[arg-type]
+        pages=build_pages(room),
+        now=room.clock.now_seconds,
+    )
 
 
 def build_pod(name: str, address: str, *, is_ready: bool = True) -> dict[str, Any]:
@@ -360,7 +368,7 @@ async def test_consumers_counters_are_read_from_the_ready_pods(room: Room) -> No
 
 async def test_what_pods_measure_is_the_capacity_a_decision_is_made_with(room: Room) -> None:
     room.api.pods = [build_pod("a", "10.0.0.1")]
-    for second in range(0, 30, 5):
+    for second in range(0, 60, 5):
         room.pages = {"10.0.0.1": PAGE.format(processed=50 * second, busy=32 * second)}
         await room.run()
     assert room.metric("capacity_per_second") == pytest.approx(100)
@@ -373,7 +381,7 @@ async def test_pods_are_listed_again_only_when_their_deployment_has_moved(room: 
     await room.run(passes=5)
     assert room.api.listed == 1
     room.see_deployment(1, "8")
-    await room.run()
+    await room.run(passes=3)
     assert room.api.listed == 2
 
 
@@ -381,11 +389,24 @@ async def test_a_pod_that_does_not_answer_is_left_alone_for_a_while(room: Room) 
     room.api.pods = [build_pod("a", "10.0.0.1")]
     world = build_world(room)
     (target,) = world.list_targets()
-    assert await world.observe_consumers(target) is None
+    assert await world.observe_consumers(target) == ()
     room.pages = {"10.0.0.1": PAGE.format(processed=1, busy=1)}
-    assert await world.observe_consumers(target) is None
-    room.clock.now += 61
-    assert await world.observe_consumers(target) is not None
+    room.clock.now += 20
+    assert await world.observe_consumers(target) == ()
+    room.clock.now += 41
+    assert await world.observe_consumers(target)
+
+
+async def test_counters_are_read_no_more_often_than_they_are_news(room: Room) -> None:
+    room.api.pods = [build_pod("a", "10.0.0.1")]
+    room.pages = {"10.0.0.1": PAGE.format(processed=1, busy=1)}
+    world = build_world(room)
+    (target,) = world.list_targets()
+    answers = []
+    for _ in range(7):
+        answers.append(await world.observe_consumers(target) is not None)
+        room.clock.now += 5
+    assert answers == [True, False, False, True, False, False, True]
 
 
 async def test_an_action_leaves_its_candidates_in_the_status(room: Room) -> None:
@@ -421,3 +442,44 @@ async def test_pods_are_not_touched_when_more_are_wanted(room: Room) -> None:
     await room.run()
     assert room.api.scaled
     assert room.api.marks == {}
+
+
+async def test_ingestion_in_mode_auto_follows_its_pods_requests(room: Room) -> None:
+    auto = {"mode": "Auto", "targetRequestsPerSecond": 100}
+    room.cache.observe_pipeline("MODIFIED", build_stored({**prefix("spec.ingestion.scaling", auto), **IDENTITY}))
+    deployment = build_deployment(2, "9")
+    deployment["metadata"]["name"] = "orders-ingestion"
+    deployment["metadata"]["labels"]["app.kubernetes.io/component"] = "ingestion"
+    room.cache.observe_child("MODIFIED", deployment)
+    room.api.pods = [build_pod("a", "10.0.0.1"), build_pod("b", "10.0.0.2")]
+    room.api.role = "ingestion"
+    registry = CollectorRegistry()
+    scaler = IngestionScaler(
+        api=room.api,  # type: ignore[arg-type]
+        cache=room.cache,
+        pages=build_pages(room),
+        clock=room.clock,
+        registry=registry,
+    )
+    for look in range(10):
+        room.pages = dict.fromkeys(("10.0.0.1", "10.0.0.2"), f"tocsin_ingestion_accepted_total {600 * look}\n")
+        await scaler.run_pass()
+        room.clock.now += 3
+    assert room.api.scaled[0] == ("shop", "orders-ingestion", 4, "9")
+    assert room.api.events[0][1] == "IngestionScaledOut"
+    labels = {"namespace": "shop", "name": "orders"}
+    assert registry.get_sample_value("tocsin_scaling_ingestion_requests_per_second", labels) == pytest.approx(400)
+
+
+async def test_ingestion_in_mode_manual_is_left_alone(room: Room) -> None:
+    pages = build_pages(room)
+    registry = CollectorRegistry()
+    scaler = IngestionScaler(
+        api=room.api,  # type: ignore[arg-type]
+        cache=room.cache,
+        pages=pages,
+        clock=room.clock,
+        registry=registry,
+    )
+    await scaler.run_pass()
+    assert (room.api.listed, room.api.scaled) == (0, [])
