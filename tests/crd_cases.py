@@ -173,6 +173,12 @@ CASES = (
         {SCALING + "minReplicas": 3, SCALING + "maxReplicas": 2},
     ),
     RuleCase(
+        "ingestion's replicas are in order",
+        "ingestion.scaling.minReplicas must be at most maxReplicas",
+        {"spec.ingestion.scaling.minReplicas": 2, "spec.ingestion.scaling.maxReplicas": 2},
+        {"spec.ingestion.scaling.minReplicas": 11},
+    ),
+    RuleCase(
         "a promise is looked at in time",
         "consumer.scaling.intervalSeconds must be at most maxLagSeconds",
         {SCALING + "intervalSeconds": 2, SCALING + "maxLagSeconds": 2},

@@ -78,9 +78,12 @@ class AuthSpec(Spec, frozen=True):
 
 
 class IngestionScalingSpec(Spec, frozen=True):
-    """How ingestion is sized; by hand in this release."""
+    """How ingestion is sized: by hand, or by requests per second."""
 
-    mode: Literal["Manual"] = "Manual"
+    mode: Literal["Auto", "Manual"] = "Manual"
+    min_replicas: int = 1
+    max_replicas: int = 10
+    target_requests_per_second: int = 500
 
 
 class StreamSpec(Spec, frozen=True):

@@ -1,7 +1,7 @@
 """How many pods a role runs where a human, and not the scaler, says so.
 
-Pure. Ingestion is sized by hand in this release, consumers where `consumer.scaling.mode` is Manual or Advisory; a
-suspended pipeline runs none. What is decided here goes through /scale under the scaler's name, as the scaler's own
+Pure. Ingestion where `ingestion.scaling.mode` is Manual, consumers where `consumer.scaling.mode` is Manual or Advisory;
+a suspended pipeline runs none. What is decided here goes through /scale under the scaler's name, as the scaler's own
 decisions do, so that replicas have one owner whoever decides.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from tocsin_operator.children.naming import Role
 from tocsin_operator.facts import DeploymentFacts
-from tocsin_operator.model import Pipeline
+from tocsin_operator.model import ConsumerScalingSpec, IngestionScalingSpec, Pipeline
 
 OWNER_MODES = frozenset({"Manual", "Advisory"})
 
@@ -19,7 +19,7 @@ def decide_replicas(pipeline: Pipeline, role: Role, deployment: DeploymentFacts)
     fixed = _find_fixed(pipeline, role)
     if fixed is not None:
         return fixed
-    scaling = pipeline.spec.consumer.scaling
+    scaling = _find_scaling(pipeline, role)
     # A pipeline that resumes starts here; from then on the scaler knows better.
     return scaling.min_replicas if deployment.desired == 0 and scaling.min_replicas > 0 else None
 
@@ -29,14 +29,18 @@ def decide_first_replicas(pipeline: Pipeline, role: Role) -> int:
     fixed = _find_fixed(pipeline, role)
     if fixed is not None:
         return fixed
-    scaling = pipeline.spec.consumer.scaling
-    last = int(pipeline.status.get("consumer", {}).get("desiredReplicas", 0))
+    scaling = _find_scaling(pipeline, role)
+    last = int(pipeline.status.get(role, {}).get("desiredReplicas", 0))
     return min(max(last, scaling.min_replicas), scaling.max_replicas)
+
+
+def _find_scaling(pipeline: Pipeline, role: Role) -> IngestionScalingSpec | ConsumerScalingSpec:
+    return pipeline.spec.ingestion.scaling if role == "ingestion" else pipeline.spec.consumer.scaling
 
 
 def _find_fixed(pipeline: Pipeline, role: Role) -> int | None:
     if pipeline.spec.suspend:
         return 0
     if role == "ingestion":
-        return pipeline.spec.ingestion.replicas
+        return pipeline.spec.ingestion.replicas if pipeline.spec.ingestion.scaling.mode == "Manual" else None
     return pipeline.spec.consumer.replicas if pipeline.spec.consumer.scaling.mode in OWNER_MODES else None

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 
 import structlog
+from prometheus_client import REGISTRY, CollectorRegistry
 
 from tocsin_core.errors import NotAuthenticated
 from tocsin_operator.apply import KubernetesAPI
@@ -18,6 +19,7 @@ from tocsin_operator.children.naming import Role, name_workload
 from tocsin_operator.clock import SteadyClock
 from tocsin_operator.errors import KubernetesFailure, ObjectMissing, WriteConflict
 from tocsin_operator.facts import DeploymentFacts, parse_deployment
+from tocsin_operator.ingestion_scaler import IngestionScaler
 from tocsin_operator.kafka_clusters import KafkaClusters, name_cluster
 from tocsin_operator.model import Pipeline
 from tocsin_operator.pods import PageReader, PodPages
@@ -47,14 +49,15 @@ class Scaler:
         cache: Cache,
         clusters: KafkaClusters,
         clock: Clock | None = None,
-        metrics: ScalingMetrics | None = None,
+        registry: CollectorRegistry = REGISTRY,
         pages: PodPages | None = None,
     ) -> None:
         self._clock = clock or SteadyClock()
         self._clusters = clusters
         self._pages = pages or PodPages(api, PageReader(), now=self._clock.now_seconds)
         world = ClusterWorld(api=api, cache=cache, clusters=clusters, pages=self._pages)
-        publisher = StatusPublisher(api=api, cache=cache, metrics=metrics or ScalingMetrics())
+        publisher = StatusPublisher(api=api, cache=cache, metrics=ScalingMetrics(registry))
+        self._ingestion = IngestionScaler(api=api, cache=cache, pages=self._pages, clock=self._clock, registry=registry)
         self._loop = ScalingLoop(observer=world, actor=world, publisher=publisher, clock=self._clock)
 
     async def run(self) -> None:
@@ -62,6 +65,7 @@ class Scaler:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._loop.run(), name="scaling loop")
+                tasks.create_task(self._ingestion.run(), name="scaling of ingestion")
                 tasks.create_task(self._evict_forever(), name="eviction of Kafka clients")
         finally:
             await self._pages.close()

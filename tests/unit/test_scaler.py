@@ -13,15 +13,17 @@ from tocsin_core.errors import KafkaFailure, KafkaUnavailable, NotAuthenticated
 from tocsin_core.lag import PartitionOffsets
 from tocsin_operator.cache import Cache
 from tocsin_operator.errors import AccessForbidden, ObjectMissing, WriteConflict
+from tocsin_operator.ingestion_scaler import IngestionScaler
 from tocsin_operator.model import Pipeline
 from tocsin_operator.pods import PodPages
 from tocsin_operator.scaler import ClusterWorld, Scaler, build_target
 from tocsin_operator.scaling.model import Replicas
 from tocsin_operator.scaling.ports import ScaleConflict
-from tocsin_operator.scaling_metrics import ScalingMetrics
 
 BACKLOG = tuple(PartitionOffsets(number, 0, 5_000, 0) for number in range(12))
 IDLE = tuple(PartitionOffsets(number, 0, 5_000, 5_000) for number in range(12))
+
+IDENTITY: dict[str, Any] = {"metadata.uid": "u1", "metadata.generation": 3}
 
 
 def build_body(status: dict[str, Any] | None = None, **scaling: Any) -> dict[str, Any]:
@@ -74,6 +76,7 @@ class API:
     listed: int = 0
     marks: dict[str, dict[str, str]] = field(default_factory=dict)
     forbids_marks: bool = False
+    role: str = "consumer"
 
     async def read(self, kind: str, namespace: str, name: str) -> dict[str, Any]:
         assert (kind, namespace, name) == ("Deployment", "shop", "orders-consumer")
@@ -83,7 +86,7 @@ class API:
 
     async def list(self, kind: str, namespace: str, **selectors: str) -> list[dict[str, Any]]:
         assert (kind, namespace) == ("Pod", "shop")
-        assert "app.kubernetes.io/component=consumer" in selectors["labelSelector"]
+        assert f"app.kubernetes.io/component={self.role}" in selectors["labelSelector"]
         self.listed += 1
         return self.pods
 
@@ -175,7 +178,7 @@ class Room:
             cache=self.cache,
             clusters=self.clusters,  # type: ignore[arg-type]
             clock=self.clock,
-            metrics=ScalingMetrics(self.registry),
+            registry=self.registry,
             pages=build_pages(self),
         )
 
@@ -421,3 +424,44 @@ async def test_pods_are_not_touched_when_more_are_wanted(room: Room) -> None:
     await room.run()
     assert room.api.scaled
     assert room.api.marks == {}
+
+
+async def test_ingestion_in_mode_auto_follows_its_pods_requests(room: Room) -> None:
+    auto = {"mode": "Auto", "targetRequestsPerSecond": 100}
+    room.cache.observe_pipeline("MODIFIED", build_stored({**prefix("spec.ingestion.scaling", auto), **IDENTITY}))
+    deployment = build_deployment(2, "9")
+    deployment["metadata"]["name"] = "orders-ingestion"
+    deployment["metadata"]["labels"]["app.kubernetes.io/component"] = "ingestion"
+    room.cache.observe_child("MODIFIED", deployment)
+    room.api.pods = [build_pod("a", "10.0.0.1"), build_pod("b", "10.0.0.2")]
+    room.api.role = "ingestion"
+    registry = CollectorRegistry()
+    scaler = IngestionScaler(
+        api=room.api,  # type: ignore[arg-type]
+        cache=room.cache,
+        pages=build_pages(room),
+        clock=room.clock,
+        registry=registry,
+    )
+    for look in range(10):
+        room.pages = dict.fromkeys(("10.0.0.1", "10.0.0.2"), f"tocsin_ingestion_accepted_total {600 * look}\n")
+        await scaler.run_pass()
+        room.clock.now += 3
+    assert room.api.scaled[0] == ("shop", "orders-ingestion", 4, "9")
+    assert room.api.events[0][1] == "IngestionScaledOut"
+    labels = {"namespace": "shop", "name": "orders"}
+    assert registry.get_sample_value("tocsin_scaling_ingestion_requests_per_second", labels) == pytest.approx(400)
+
+
+async def test_ingestion_in_mode_manual_is_left_alone(room: Room) -> None:
+    pages = build_pages(room)
+    registry = CollectorRegistry()
+    scaler = IngestionScaler(
+        api=room.api,  # type: ignore[arg-type]
+        cache=room.cache,
+        pages=pages,
+        clock=room.clock,
+        registry=registry,
+    )
+    await scaler.run_pass()
+    assert (room.api.listed, room.api.scaled) == (0, [])

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 
 from tocsin_operator.scaling.model import ConsumerCounters
+from tocsin_operator.scaling.requests import PodRequests
 
 PROCESSED = "tocsin_consumer_processed_total"
 BUSY = "tocsin_consumer_busy_slot_seconds_total"
@@ -17,6 +18,10 @@ THROTTLED = "tocsin_consumer_throttled_seconds_total"
 CONCURRENCY = "tocsin_consumer_concurrency"
 IN_FLIGHT = "tocsin_consumer_in_flight"
 CPU = "process_cpu_seconds_total"
+ANSWERED = frozenset(
+    {"tocsin_ingestion_accepted_total", "tocsin_ingestion_replayed_total", "tocsin_ingestion_refused_total"}
+)
+KAFKA_WAIT = "tocsin_producer_oldest_in_flight_seconds"
 WANTED = frozenset({PROCESSED, BUSY, THROTTLED, CONCURRENCY, IN_FLIGHT, CPU})
 
 
@@ -37,6 +42,15 @@ def parse_consumer(pod: str, page: str) -> ConsumerCounters | None:
         cpu_seconds_total=found.get(CPU),
         in_flight=found.get(IN_FLIGHT, 0.0),
     )
+
+
+def parse_ingestion(pod: str, page: str) -> PodRequests | None:
+    """Return what an ingestion pod answered, accepted or not, None where the page does not say."""
+    found = sum_samples(page, ANSWERED | {KAFKA_WAIT})
+    if not found.keys() & ANSWERED:
+        return None
+    answered = sum(value for name, value in found.items() if name in ANSWERED)
+    return PodRequests(pod=pod, requests_total=answered, kafka_wait_seconds=found.get(KAFKA_WAIT, 0.0))
 
 
 def sum_samples(page: str, names: frozenset[str]) -> Mapping[str, float]:
