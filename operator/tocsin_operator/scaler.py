@@ -7,7 +7,7 @@ Replicas belong to field manager `tocsin-scaler`: Deployments are applied withou
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import structlog
 from prometheus_client import REGISTRY, CollectorRegistry
@@ -55,7 +55,7 @@ class Scaler:
         self._clock = clock or SteadyClock()
         self._clusters = clusters
         self._pages = pages or PodPages(api, PageReader(), now=self._clock.now_seconds)
-        world = ClusterWorld(api=api, cache=cache, clusters=clusters, pages=self._pages)
+        world = ClusterWorld(api=api, cache=cache, clusters=clusters, pages=self._pages, now=self._clock.now_seconds)
         publisher = StatusPublisher(api=api, cache=cache, metrics=ScalingMetrics(registry))
         self._ingestion = IngestionScaler(api=api, cache=cache, pages=self._pages, clock=self._clock, registry=registry)
         self._loop = ScalingLoop(observer=world, actor=world, publisher=publisher, clock=self._clock)
@@ -88,19 +88,24 @@ class Scaler:
 class ClusterWorld:
     """What the loop reads and writes, in a cluster."""
 
-    def __init__(self, *, api: KubernetesAPI, cache: Cache, clusters: KafkaClusters, pages: PodPages) -> None:
+    def __init__(
+        self, *, api: KubernetesAPI, cache: Cache, clusters: KafkaClusters, pages: PodPages, now: Callable[[], float]
+    ) -> None:
         self._api = api
         self._cache = cache
         self._clusters = clusters
         self._pages = pages
+        self._now = now
         self._targets: dict[str, tuple[tuple[str, int], Target]] = {}
         self._conflicted: set[str] = set()
+        self._next_count: dict[str, float] = {}
         self._counters: dict[str, tuple[ConsumerCounters, ...]] = {}
 
     def list_targets(self) -> Iterable[Target]:
         """Return a target for each pipeline there is."""
         pipelines = self._cache.pipelines
         self._targets = {key: known for key, known in self._targets.items() if key in pipelines}
+        self._next_count = {key: at for key, at in self._next_count.items() if key in pipelines}
         self._counters = {key: known for key, known in self._counters.items() if key in pipelines}
         self._pages.forget_others(set(pipelines))
         return [self._find_target(pipeline) for pipeline in pipelines.values()]
@@ -133,15 +138,21 @@ class ClusterWorld:
         return Seen(Replicas(spec=facts.desired, ready=facts.ready), facts.resource_version)
 
     async def observe_consumers(self, target: Target) -> tuple[ConsumerCounters, ...] | None:
-        """Return the counters of the consumers that answer."""
+        """Return the counters of the consumers that answer, as often as a promise of this length needs them."""
+        now_seconds = self._now()
+        if now_seconds < self._next_count.get(target.key, 0.0):
+            return None
+        # A little early, because a loop's passes are never exactly on time.
+        wait_seconds = target.config.count_seconds - target.config.interval_seconds / 2
+        self._next_count[target.key] = now_seconds + wait_seconds
         pipeline = self._cache.pipelines.get(target.key)
         facts = self._cache.find_deployment(pipeline, CONSUMER) if pipeline else None
         if pipeline is None or facts is None or facts.ready == 0:
-            return None
+            return ()
         pages = await self._pages.read(pipeline, CONSUMER, version=facts.resource_version)
         found = [parse_consumer(pod, page) for pod, page in pages.items()]
         self._counters[target.key] = tuple(each for each in found if each is not None)
-        return self._counters[target.key] or None
+        return self._counters[target.key]
 
     async def apply_scale(self, target: Target, replicas: int, version: str) -> None:
         """Write the consumers' /scale at the version that the decision was made on."""

@@ -212,8 +212,13 @@ def build_pages(room: Room) -> PodPages:
 
 
 def build_world(room: Room) -> ClusterWorld:
-    api, clusters = room.api, room.clusters
-    return ClusterWorld(api=api, cache=room.cache, clusters=clusters, pages=build_pages(room))  # type: ignore[arg-type]
+    return ClusterWorld(
+        api=room.api,  # type: ignore[arg-type]
+        cache=room.cache,
+        clusters=room.clusters,  # type: ignore[arg-type]
+        pages=build_pages(room),
+        now=room.clock.now_seconds,
+    )
 
 
 def build_pod(name: str, address: str, *, is_ready: bool = True) -> dict[str, Any]:
@@ -363,7 +368,7 @@ async def test_consumers_counters_are_read_from_the_ready_pods(room: Room) -> No
 
 async def test_what_pods_measure_is_the_capacity_a_decision_is_made_with(room: Room) -> None:
     room.api.pods = [build_pod("a", "10.0.0.1")]
-    for second in range(0, 30, 5):
+    for second in range(0, 60, 5):
         room.pages = {"10.0.0.1": PAGE.format(processed=50 * second, busy=32 * second)}
         await room.run()
     assert room.metric("capacity_per_second") == pytest.approx(100)
@@ -376,7 +381,7 @@ async def test_pods_are_listed_again_only_when_their_deployment_has_moved(room: 
     await room.run(passes=5)
     assert room.api.listed == 1
     room.see_deployment(1, "8")
-    await room.run()
+    await room.run(passes=3)
     assert room.api.listed == 2
 
 
@@ -384,11 +389,24 @@ async def test_a_pod_that_does_not_answer_is_left_alone_for_a_while(room: Room) 
     room.api.pods = [build_pod("a", "10.0.0.1")]
     world = build_world(room)
     (target,) = world.list_targets()
-    assert await world.observe_consumers(target) is None
+    assert await world.observe_consumers(target) == ()
     room.pages = {"10.0.0.1": PAGE.format(processed=1, busy=1)}
-    assert await world.observe_consumers(target) is None
-    room.clock.now += 61
-    assert await world.observe_consumers(target) is not None
+    room.clock.now += 20
+    assert await world.observe_consumers(target) == ()
+    room.clock.now += 41
+    assert await world.observe_consumers(target)
+
+
+async def test_counters_are_read_no_more_often_than_they_are_news(room: Room) -> None:
+    room.api.pods = [build_pod("a", "10.0.0.1")]
+    room.pages = {"10.0.0.1": PAGE.format(processed=1, busy=1)}
+    world = build_world(room)
+    (target,) = world.list_targets()
+    answers = []
+    for _ in range(7):
+        answers.append(await world.observe_consumers(target) is not None)
+        room.clock.now += 5
+    assert answers == [True, False, False, True, False, False, True]
 
 
 async def test_an_action_leaves_its_candidates_in_the_status(room: Room) -> None:

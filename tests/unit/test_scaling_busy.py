@@ -59,7 +59,17 @@ def test_a_pod_that_is_new_counts_from_its_second_look() -> None:
 
 
 def test_without_readable_pods_the_hint_holds() -> None:
-    assert capacity(note((counters("a", 0, 0),), (counters("a", 100, 10),), None)) == Capacity(7, "Hint")
+    assert capacity(note((counters("a", 0, 0),), (counters("a", 100, 10),), ())) == Capacity(7, "Hint")
+
+
+def test_between_two_counts_the_last_one_holds() -> None:
+    state = note((counters("a", 0, 0),), (counters("a", 100, 10),), None, None, None)
+    assert capacity(state) == Capacity(100, "Measured")
+
+
+def test_counters_that_nobody_read_for_a_minute_are_forgotten() -> None:
+    state = note((counters("a", 0, 0),), (counters("a", 100, 10),), *[None] * 14)
+    assert capacity(state) == Capacity(7, "Hint")
 
 
 def test_a_full_pod_does_not_say_what_it_could_do_alone() -> None:

@@ -107,7 +107,7 @@ class FleetScaler:
         names = [child.name for child in self._fleet.children if child.state is State.READY]
         pages = await asyncio.gather(*(self._read_page(name) for name in names))
         found = [parse_consumer(name, page) for name, page in zip(names, pages, strict=True) if page is not None]
-        return tuple(each for each in found if each is not None) or None
+        return tuple(each for each in found if each is not None)
 
     async def apply_scale(self, target: Target, replicas: int, version: str) -> None:
         """Start or drain processes."""

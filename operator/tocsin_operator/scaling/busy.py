@@ -17,6 +17,7 @@ SPAN_SECONDS = 30.0
 # Below this share, what a pod does beside its work (polling, being scraped) is too much of what is measured.
 LEAST_BUSY_SHARE = 0.10
 LEAST_PROCESSED = 10
+STALE_SECONDS = 60.0
 # A pod that is not full shows its own speed and not the downstream's.
 NOMINAL_SHARE = 0.80
 SMOOTHING = 0.3
@@ -31,10 +32,16 @@ class Busy(NamedTuple):
 
 
 def note_counters(observation: Observation, state: State) -> State:
-    """Return the state with this look's counters, and the speed they show."""
-    if not observation.consumers:
-        return msgspec.structs.replace(state, counters=(), counted_seconds=None)
+    """Return the state with this look's counters, and the speed they show.
+
+    Nobody asks the pods at each look (None); pods that were asked and did not answer (nothing) are forgotten.
+    """
     now_seconds = observation.time_seconds
+    is_fresh = state.counted_seconds is not None and now_seconds - state.counted_seconds <= STALE_SECONDS
+    if observation.consumers is None and is_fresh:
+        return state
+    if not observation.consumers:
+        return msgspec.structs.replace(state, counters=(), counted_seconds=None, work=())
     kept = tuple(each for each in state.work if now_seconds - each.time_seconds < SPAN_SECONDS)
     newest = _compare(observation, state)
     noted = msgspec.structs.replace(

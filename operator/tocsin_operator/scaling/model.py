@@ -93,7 +93,7 @@ class Quality(Value, frozen=True):
 
 
 class Observation(Value, frozen=True):
-    """One look at a pipeline. `members` and `consumers` are None where nobody asked or no pod could be read."""
+    """One look at a pipeline. `members` and `consumers` are None where nobody asked."""
 
     time_seconds: float
     partitions: tuple[PartitionOffsets, ...]
@@ -151,6 +151,11 @@ class Config(Value, frozen=True):
     def quiet_seconds(self) -> float:
         """Return the lag that counts as keeping up: a quarter of the promise, but no finer than two looks can see."""
         return min(self.max_lag_seconds, max(self.max_lag_seconds / 4, 2 * self.interval_seconds))
+
+    @property
+    def count_seconds(self) -> float:
+        """Return how often pods' counters are worth reading: what a pod can do changes slowly."""
+        return min(15.0, max(self.interval_seconds, self.max_lag_seconds / 4))
 
     @property
     def recent_seconds(self) -> float:

@@ -86,7 +86,7 @@ class Observer(Protocol):
         ...
 
     async def observe_consumers(self, target: Target) -> tuple[ConsumerCounters, ...] | None:
-        """Return the counters of the target's consumers that can be read, None where none can. Never fail."""
+        """Return the counters of the target's consumers that can be read, None out of turn. Never fail."""
         ...
 
 

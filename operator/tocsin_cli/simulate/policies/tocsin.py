@@ -30,11 +30,15 @@ class Tocsin:
         self.interval_seconds = int(self.config.interval_seconds)
         self.decisions: list[Decision] = []
         self._reads_pods = reads_pods
+        self._count_at = 0.0
         self._state = State()
 
     def decide(self, look: Look) -> int:
         """Return what the rules want."""
-        observation = build_observation(look, reads_pods=self._reads_pods)
+        is_due = look.second >= self._count_at
+        if is_due:
+            self._count_at = look.second + self.config.count_seconds - self.config.interval_seconds / 2
+        observation = build_observation(look, reads_pods=self._reads_pods and is_due)
         decision, self._state = decide(observation, self._state, self.config)
         self.decisions.append(decision)
         return decision.replicas
