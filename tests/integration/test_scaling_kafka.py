@@ -128,7 +128,7 @@ async def test_a_broker_that_is_not_there_holds_the_number_and_is_named(topic: s
     loop = ScalingLoop(observer=ports, actor=ports, publisher=ports, clock=SteadyClock())
     await loop.run_pass()
     report = ports.reports.get_nowait()
-    _, reachable = build_claims(report)
+    _, reachable, _ = build_claims(report)
     assert (reachable.is_true, reachable.reason) == (False, "BrokerUnreachable")
     assert report.decision is not None
     assert (report.decision.replicas, report.decision.is_trusted) == (1, False)

@@ -38,6 +38,10 @@ RUN_BY = {
     ".venv/bin/tocsin dev -f manifests/samples/websocket.yaml": LOCAL,
     ".venv/bin/tocsin listen --user 2": LOCAL,
     '.venv/bin/tocsin send --from 1 --to 2 "Grüße aus der Küche"': LOCAL,
+    ".venv/bin/tocsin explain orders -n shop": "tests/unit/test_explain.py",
+    ".venv/bin/tocsin simulate --trace backlog --policies tocsin,keda --picture backlog.svg": (
+        "tests/unit/test_simulate_command.py"
+    ),
     "manifests/kind/up": KIND,
     "docker build --tag registry.example.org/tocsin:0.1.0 .": KIND,
     "helm install tocsin charts/tocsin --namespace tocsin-system --create-namespace "

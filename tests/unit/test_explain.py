@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from documentation import find_block
 from scaling_cases import EPOCH, Flow, replay
 from tocsin_cli.__main__ import main
 from tocsin_operator.scaling.model import Ceiling, Config
@@ -106,7 +107,8 @@ def test_a_resource_may_come_from_standard_input(
 
 @pytest.mark.usefixtures("server")
 def test_a_pipeline_is_read_from_the_cluster(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["explain", "orders", "-n", "shop"]) == 0
+    (command,) = [each for each in find_block("docs/scaling.md", "explain").splitlines() if each]
+    assert main(command.split()[1:]) == 0
     assert "shop/orders: 1 of 12 consumers ready" in capsys.readouterr().out
 
 

@@ -48,6 +48,11 @@ def test_a_stuck_partition_does_not_keep_the_others_pods() -> None:
     assert (decision.replicas, decision.reason) == (1, Reason.FITS_IN_FEWER)
 
 
+def test_one_of_two_partitions_can_be_stuck() -> None:
+    decision, _ = watch(90, [10.0] * 2, stopped=[1], spec=1)
+    assert decision.inputs.stuck_partitions == (1,)
+
+
 def test_a_pause_of_all_partitions_is_no_stuck_partition() -> None:
     decision, _ = watch(400, [10.0] * 12, stopped=range(12))
     assert decision.inputs.stuck_partitions == ()

@@ -53,6 +53,16 @@ def test_the_marker_of_a_transaction_is_not_lag_for_ever() -> None:
     assert (decision.replicas, decision.reason) == (1, Reason.FITS_IN_FEWER)
 
 
+def test_the_marker_of_a_transaction_is_not_a_stuck_partition() -> None:
+    # kedacore/keda#5675, seen from rule 3: others move on while the marker stays
+    looks = [
+        build_observation(second, [(1_000 + 5 * second, 1_000 + 5 * second)] * 11 + [(1_001, 1_000)])
+        for second in range(0, 600, 5)
+    ]
+    decision, _ = replay(looks, CONFIG)
+    assert decision.inputs.stuck_partitions == ()
+
+
 def test_a_group_without_any_commit_is_measured_on_its_own_topic_alone() -> None:
     # kedacore/keda#8114: a group without offsets reads as the lag of every topic of the cluster
     target = Target("ns/orders", "u1", "kafka:9092", "ns.orders", "orders", CONFIG)

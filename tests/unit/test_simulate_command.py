@@ -8,6 +8,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from documentation import find_block
 from tocsin_cli.__main__ import main
 from tocsin_cli.simulate.traces import HELD_OUT, NAMED, TUNED, TraceError, build_trace, read_csv
 
@@ -63,6 +64,15 @@ def test_a_picture_shows_every_policy_and_the_promise(
     assert len(root.findall(f"{SVG}polyline")) == 5
     assert [text.text for text in root.findall(f"{SVG}text")][:3] == ["load", "tocsin", "keda"]
     assert any(line.get("stroke-dasharray") for line in root.findall(f"{SVG}line"))
+
+
+def test_the_command_of_the_page_does_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(find_block("docs/scaling.md", "simulate").split()[1:]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("tocsin")
+    assert (tmp_path / "backlog.svg").is_file()
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def classify(
 
 
 def find_stuck(backlog: Backlog, state: State, config: Config) -> frozenset[int]:
-    """Return the partitions that stood still for long while another moved; never more than half of those that wait.
+    """Return the partitions that stood still for long while another moved; never more than half of all.
 
     A whole group that stands still is another story, and a slow one moves partition by partition.
     """
@@ -96,10 +96,12 @@ def find_stuck(backlog: Backlog, state: State, config: Config) -> frozenset[int]
     stuck = frozenset(
         index
         for index, since in enumerate(state.stalled_since)
-        if since is not None and now_seconds - since >= config.stuck_seconds and moved_seconds > since
+        if since is not None
+        and backlog.lags[index] > 0
+        and now_seconds - since >= config.stuck_seconds
+        and moved_seconds > since
     )
-    waiting = sum(1 for lag in backlog.lags if lag > 0)
-    return stuck if 2 * len(stuck) <= max(waiting, len(backlog.lags) // 2) else frozenset()
+    return stuck if 2 * len(stuck) <= len(backlog.lags) else frozenset()
 
 
 def measure_shares(state: State) -> tuple[float, ...]:
