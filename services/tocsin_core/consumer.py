@@ -23,12 +23,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Literal, cast
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from tocsin_core.assignment import Assignment, Batch, Sink, decide_pause
 from tocsin_core.commits import Commit
+from tocsin_core.committing import Committer, Due
 from tocsin_core.complaints import Complaints
 from tocsin_core.connection import check_files, translate_error, translate_exception
 from tocsin_core.consumer_config import BATCH_RECORDS, HAND_OVER_MARGIN_SECONDS, GroupProtocol, build_consumer_config
@@ -86,6 +88,7 @@ class RecordConsumer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_stopping = threading.Event()
         self._assignments: dict[TopicAndPartition, Assignment] = {}
+        self._committer: Committer
         self._epoch = 0
         self._next_commit = 0.0
         self._next_probe = 0.0
@@ -158,13 +161,13 @@ class RecordConsumer:
         callbacks: dict[str, Any] = {
             "error_cb": self._on_error,
             "stats_cb": self._trouble.note_statistics,
-            "on_commit": self._on_commit,
         }
         try:
             consumer = Consumer({**config, **callbacks}, logger=logging.getLogger("tocsin.librdkafka"))
             self._subscribe(consumer)
         except KafkaException as error:
             raise translate_exception(error) from error
+        self._committer = Committer(partial(_send_commits, consumer))
         return consumer
 
     def _subscribe(self, consumer: Consumer) -> None:
@@ -193,14 +196,16 @@ class RecordConsumer:
                 self._poll(consumer)
                 if self._is_refused:
                     consumer = self._fall_back(consumer)
-            self._hand_over(consumer, self._take(list(self._assignments)))
+            self._hand_over(self._take(list(self._assignments)))
         finally:
+            self._committer.close()
             consumer.close()
         if self._sink_failure is not None:
             raise self._sink_failure
 
     def _fall_back(self, consumer: Consumer) -> Consumer:
         _log.info("the broker has no group.protocol=consumer: joining as a classic member")
+        self._committer.close()
         consumer.close()
         self._is_refused = False
         self._trouble.begin_again()
@@ -221,7 +226,7 @@ class RecordConsumer:
             self._call_loop(self._accept, batch)
         if self._polled_at >= self._next_commit:
             self._next_commit = self._polled_at + COMMIT_INTERVAL_SECONDS
-            self._commit(consumer)
+            self._commit()
         self._apply_pressure(consumer)
         if (not self._assignments or self._trouble.is_of_the_group) and self._polled_at >= self._next_probe:
             self._next_probe = self._polled_at + PROBE_INTERVAL_SECONDS
@@ -270,27 +275,10 @@ class RecordConsumer:
         if changed[False]:
             consumer.resume(changed[False])
 
-    def _commit(self, consumer: Consumer) -> None:
-        due = _find_due(self._assignments.values())
-        if not due:
-            return
-        for assignment, commit in due:
-            assignment.committed = commit
-        offsets = [_to_offset(assignment, commit) for assignment, commit in due]
-        try:
-            consumer.commit(offsets=offsets, asynchronous=True)
-        except KafkaException as error:
-            self._on_commit(error.args[0], offsets)
-
-    def _on_commit(self, error: KafkaError | None, offsets: Iterable[TopicPartition]) -> None:
-        for offset in offsets:
-            cause = error or offset.error
-            assignment = self._assignments.get((offset.topic, offset.partition))
-            if cause is not None and assignment is not None:
-                assignment.committed = None  # the next round commits it again
-                self._complaints.about(
-                    "a commit failed and is tried again", cause.str(), topic=offset.topic, partition=offset.partition
-                )
+    def _commit(self) -> None:
+        for assignment, reason in self._committer.begin(self._assignments.values()):
+            where = {"topic": assignment.topic, "partition": assignment.partition}
+            self._complaints.about("a commit failed and is tried again", reason, **where)
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if self._is_stopping.is_set():
@@ -323,8 +311,8 @@ class RecordConsumer:
             raise reason
         return []
 
-    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._hand_over(consumer, self._take(_keys(partitions)))
+    def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        self._hand_over(self._take(_keys(partitions)))
         self._polled_at = time.monotonic()
 
     def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
@@ -336,13 +324,13 @@ class RecordConsumer:
     def _take(self, partitions: Iterable[TopicAndPartition]) -> list[Assignment]:
         return [self._assignments.pop(each) for each in partitions if each in self._assignments]
 
-    def _hand_over(self, consumer: Consumer, assignments: list[Assignment]) -> None:
+    def _hand_over(self, assignments: list[Assignment]) -> None:
         """Drain, commit, fence: in that order, or finished work would be forgotten and done again."""
         if not assignments:
             return
         began = time.monotonic()
         self._drain(assignments)
-        self._commit_and_wait(consumer, assignments)
+        self._commit_and_wait(assignments)
         for assignment in assignments:
             assignment.fence()
         names = _name((assignment.topic, assignment.partition) for assignment in assignments)
@@ -358,20 +346,13 @@ class RecordConsumer:
             work.cancel()
             _log.exception("a hand-over could not be drained")
 
-    def _commit_and_wait(self, consumer: Consumer, assignments: list[Assignment]) -> None:
-        offsets = [_to_offset(assignment, commit) for assignment, commit in _find_due(assignments)]
-        for attempt in range(1, COMMIT_ATTEMPTS + 1 if offsets else 1):
-            try:
-                answers = consumer.commit(offsets=offsets, asynchronous=False)
-            except KafkaException as error:
-                reason = str(translate_exception(error))
-            else:
-                refused = {(each.topic, each.partition): each.error.str() for each in answers if each.error is not None}
-                offsets = [each for each in offsets if (each.topic, each.partition) in refused]
-                reason = "; ".join(sorted(set(refused.values())))
-            if not reason:
+    def _commit_and_wait(self, assignments: list[Assignment]) -> None:
+        for attempt in range(1, COMMIT_ATTEMPTS + 1):
+            refused = self._committer.finish(assignments, timeout_seconds=HAND_OVER_MARGIN_SECONDS / 2)
+            if not refused:
                 return
-            self._complaints.about("a commit failed during a hand-over", reason, attempt=attempt)
+            reasons = "; ".join(sorted({reason for _, reason in refused}))
+            self._complaints.about("a commit failed during a hand-over", reasons, attempt=attempt)
             time.sleep(COMMIT_RETRY_SECONDS)
 
     def _on_record_error(self, topic: str | None, error: KafkaError) -> None:
@@ -437,10 +418,15 @@ def _bytes(value: str | bytes | None) -> bytes | None:
     return value.encode() if isinstance(value, str) else value
 
 
-def _find_due(assignments: Iterable[Assignment]) -> list[tuple[Assignment, Commit]]:
-    """Return the assignments that have something new to commit, with what that is."""
-    commits = [(each, each.commit) for each in assignments]
-    return [(each, commit) for each, commit in commits if commit is not None and commit != each.committed]
+def _send_commits(consumer: Consumer, due: Sequence[Due]) -> list[str]:
+    """Commit and wait for the broker's answer; return for each why it was refused, or ""."""
+    offsets = [_to_offset(assignment, commit) for assignment, commit in due]
+    try:
+        answers = consumer.commit(offsets=offsets, asynchronous=False)
+    except KafkaException as error:
+        return [str(translate_exception(error))] * len(due)
+    refused = {(each.topic, each.partition): each.error.str() for each in answers if each.error is not None}
+    return [refused.get((each.topic, each.partition), "") for each in offsets]
 
 
 def _to_offset(assignment: Assignment, commit: Commit) -> TopicPartition:

@@ -13,8 +13,6 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any
 
-from confluent_kafka import Consumer
-
 from tocsin_consumer.claims import Claim, Granted
 from tocsin_core.assignment import Assignment
 from tocsin_core.consumer import RecordConsumer
@@ -105,16 +103,16 @@ def build_crashing_consumer(crash: Crash) -> type[RecordConsumer]:
     """Return a consumer that dies before its first commit, or in a hand-over between drain and commit."""
 
     class CrashingConsumer(RecordConsumer):
-        def _commit(self, consumer: Consumer) -> None:
+        def _commit(self) -> None:
             if crash.point not in {CrashPoint.BEFORE_COMMIT, CrashPoint.IN_REVOKE}:
-                super()._commit(consumer)
+                super()._commit()
             elif crash.point is CrashPoint.BEFORE_COMMIT and _finished(self._assignments.values()) >= crash.after:
                 die()
 
-        def _commit_and_wait(self, consumer: Consumer, assignments: list[Assignment]) -> None:
+        def _commit_and_wait(self, assignments: list[Assignment]) -> None:
             if crash.point is CrashPoint.IN_REVOKE:
                 die()
-            super()._commit_and_wait(consumer, assignments)
+            super()._commit_and_wait(assignments)
 
     return CrashingConsumer
 
