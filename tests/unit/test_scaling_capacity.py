@@ -143,7 +143,9 @@ def test_counters_that_agree_with_a_full_group_are_believed() -> None:
         msgspec.structs.replace(look, consumers=(count(processed=40 * second, busy=0.9 * second),))
         for second, look in enumerate(work(range(90), arriving=120, finished=40, backlog=0))
     ]
-    assert learn(looks) == Capacity(pytest.approx(40 / 0.9), "Measured")
+    learned = learn(looks)
+    assert learned.source == "Measured"
+    assert learned.per_second == pytest.approx(40 / 0.9)
 
 
 def count(*, processed: float, busy: float) -> ConsumerCounters:
