@@ -90,8 +90,9 @@ class SleepingPod:
                 "group.protocol": "consumer",
                 "auto.offset.reset": "earliest",
                 "auto.commit.interval.ms": PODS.commit_seconds * 1_000,
-                "queued.min.messages": 10,
-                "max.partition.fetch.bytes": 300,
+                # Enough that fetching never limits it, and little enough that no partition waits for another's.
+                "queued.min.messages": 100,
+                "max.partition.fetch.bytes": 3_000,
             }
         )
         consumer.subscribe([TOPIC], on_assign=self._note_assigned)
@@ -191,7 +192,7 @@ async def run_real(plan: Sequence[int]) -> tuple[Run, list[float]]:
         world = World(kafka.bootstrap_servers, admin, ledger)
         world.scale_to(1)
         await asyncio.sleep(PODS.startup_seconds + 2)  # the simulation starts with a pod that is ready, too
-        producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "linger.ms": 20})
+        producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "linger.ms": 20, "log_level": 2})
         loop = ScalingLoop(observer=world, actor=world, publisher=world, clock=SteadyClock())
         running = asyncio.create_task(loop.run())
         try:
@@ -203,6 +204,7 @@ async def run_real(plan: Sequence[int]) -> tuple[Run, list[float]]:
                 ages.append(ledger.measure_age(time.monotonic()))
                 counts.append(world.replicas)
         finally:
+            producer.flush(5)
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
             await asyncio.to_thread(world.stop)

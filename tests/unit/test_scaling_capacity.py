@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from scaling_cases import build_observation, replay, spread
 from tocsin_operator.scaling.capacity import Capacity, estimate_capacity, remember_capacity
-from tocsin_operator.scaling.model import CapacityWindow, Config, Observation, State
+from tocsin_operator.scaling.model import CapacityWindow, Config, ConsumerCounters, Observation, State
 
 CONFIG = Config(max_lag_seconds=20, interval_seconds=1, max_replicas=1)
 
@@ -124,3 +125,28 @@ def test_one_lagging_partition_of_many_teaches_nothing() -> None:
         for second in range(60)
     ]
     assert learn(looks).per_second is None
+
+
+def test_counters_that_promise_more_than_a_full_group_does_are_not_believed() -> None:
+    """A pod that waits for what is not counted as busy (a slow fetch, a store) looks faster than it is."""
+    looks = [
+        msgspec.structs.replace(look, consumers=(count(processed=40 * second, busy=0.4 * second),))
+        for second, look in enumerate(work(range(90), arriving=120, finished=40, backlog=0))
+    ]
+    learned = learn(looks)
+    assert learned.source == "Observed"
+    assert learned.per_second == pytest.approx(40, rel=0.05)
+
+
+def test_counters_that_agree_with_a_full_group_are_believed() -> None:
+    looks = [
+        msgspec.structs.replace(look, consumers=(count(processed=40 * second, busy=0.9 * second),))
+        for second, look in enumerate(work(range(90), arriving=120, finished=40, backlog=0))
+    ]
+    learned = learn(looks)
+    assert learned.source == "Measured"
+    assert learned.per_second == pytest.approx(40 / 0.9)
+
+
+def count(*, processed: float, busy: float) -> ConsumerCounters:
+    return ConsumerCounters(pod="pod-0", processed_total=processed, busy_slot_seconds_total=busy, concurrency=1)

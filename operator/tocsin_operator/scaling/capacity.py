@@ -23,6 +23,8 @@ WINDOWS_KEPT = 3
 # The owner's hint holds until this many windows say that pods do less.
 WINDOWS_AGAINST_HINT = 2
 LAGGING_SHARE = 0.75
+COUNTERS_TRUSTED_SHARE = 0.7
+RECENT_WINDOW_SECONDS = 300.0
 
 
 class Capacity(NamedTuple):
@@ -33,15 +35,27 @@ class Capacity(NamedTuple):
 
 
 def estimate_capacity(state: State, config: Config) -> Capacity:
-    """Return what the pods' counters say, else the hint unless pods were seen to do less, else the best seen."""
-    if state.measured_per_second is not None and state.counters:
-        return Capacity(state.measured_per_second, "Measured")
+    """Return what the pods' counters say, else the owner's hint, unless pods were seen to do less; else the best seen.
+
+    Counters can be wrong, too: a pod that waits for something that is not counted as busy does less than they promise.
+    """
     observed = _best(state.windows)
+    if state.measured_per_second is not None and state.counters:
+        recent = _best(_select_recent(state))
+        is_wrong = recent is not None and recent < COUNTERS_TRUSTED_SHARE * state.measured_per_second
+        return Capacity(recent, "Observed") if is_wrong else Capacity(state.measured_per_second, "Measured")
     hint = config.capacity_per_second
     if hint is None:
         return Capacity(observed, "Observed" if observed else "Unknown")
     is_refuted = observed is not None and observed < hint and len(state.windows) >= WINDOWS_AGAINST_HINT
     return Capacity(observed, "Observed") if is_refuted else Capacity(hint, "Hint")
+
+
+def _select_recent(state: State) -> tuple[CapacityWindow, ...]:
+    """Return the windows of the last minutes, none if they are too few to speak against the pods' counters."""
+    now_seconds = state.history[-1].time_seconds if state.history else 0.0
+    recent = tuple(each for each in state.windows if now_seconds - each.start_seconds <= RECENT_WINDOW_SECONDS)
+    return recent if len(recent) >= WINDOWS_AGAINST_HINT else ()
 
 
 def learn_capacity(observation: Observation, state: State, backlog: Backlog, config: Config) -> State:
