@@ -15,17 +15,25 @@ from tocsin_ingestion.problems import BODY_TIMEOUT, Problem
 from tocsin_ingestion.validation import check_size
 
 BODY_TIMEOUT_SECONDS = 30.0
+MAX_LENGTH_DIGITS = 19
+"""A Content-Length of more digits is written with leading zeros: the bytes that arrive are counted anyway."""
 
 
 async def read_body(request: Request, *, limit: int, timeout_seconds: float = BODY_TIMEOUT_SECONDS) -> bytes:
     """Return the whole body. Raise Problem: 413 above `limit` bytes, 408 if it takes longer than `timeout_seconds`."""
     declared = request.headers.get("content-length", "0")
-    check_size(int(declared) if declared.isdecimal() else 0, limit=limit)
+    is_number = declared.isdecimal() and len(declared) <= MAX_LENGTH_DIGITS
+    check_size(int(declared) if is_number else 0, limit=limit)
     try:
         async with asyncio.timeout(timeout_seconds):
             return await _collect(request, limit)
     except TimeoutError as error:
-        raise Problem(BODY_TIMEOUT, f"The body was not complete after {timeout_seconds:g} seconds") from error
+        raise body_timeout(timeout_seconds) from error
+
+
+def body_timeout(seconds: float = BODY_TIMEOUT_SECONDS) -> Problem:
+    """Return the 408 for a body that takes too long."""
+    return Problem(BODY_TIMEOUT, f"The body was not complete after {seconds:g} seconds")
 
 
 async def _collect(request: Request, limit: int) -> bytes:

@@ -32,6 +32,7 @@ UNKNOWN_USER = Kind("unknown-user", 404, "No such user")
 NOT_FOUND = Kind("not-found", 404, "No such path")
 METHOD_NOT_ALLOWED = Kind("method-not-allowed", 405, "The path does not take this method")
 BODY_TIMEOUT = Kind("body-timeout", 408, "The body did not arrive in time")
+HEAD_TIMEOUT = Kind("head-timeout", 408, "The headers did not arrive in time")
 KEY_IN_FLIGHT = Kind("idempotency-key-in-flight", 409, "The first request with this key is still being answered", 1)
 TOO_LARGE = Kind("too-large", 413, "The body is too large")
 UNSUPPORTED = Kind("unsupported-media-type", 415, "The Content-Type is not supported")
@@ -100,6 +101,11 @@ class Problem(TocsinError):
 def invalid(*found: FieldError) -> Problem:
     """Return the 422 that names every field in `found`."""
     return Problem(INVALID, "; ".join(f"{each.field}: {each.detail}" for each in found), errors=found)
+
+
+def internal() -> Problem:
+    """Return the 500: the reason is nobody's business but the log's."""
+    return Problem(INTERNAL, "The reason is in the log, under this trace id. Repeat with the same Idempotency-Key.")
 
 
 _KAFKA_KINDS: dict[type[KafkaFailure], tuple[Kind, str]] = {

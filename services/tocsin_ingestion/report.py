@@ -21,8 +21,6 @@ from tocsin_ingestion.problems import Kind, Problem
 
 REPEAT_AFTER_SECONDS = 10.0
 
-_log = structlog.get_logger(__name__)
-
 
 @dataclass(slots=True)
 class _Untold:
@@ -40,6 +38,8 @@ class Reporter:
         self._topic = topic
         self._clock = clock
         self._untold: dict[Kind, _Untold] = {}
+        # Bound here: the lazy logger would be assembled anew for every line, even for those nobody wants.
+        self._log = structlog.get_logger(__name__).bind()
 
     def report(self, outcomes: Sequence[Accepted | Problem], trace_id: str | None) -> None:
         """Count and log what came of one request's notifications."""
@@ -58,7 +58,7 @@ class Reporter:
 
     def _report_accepted(self, accepted: Accepted, trace_id: str | None) -> None:
         (REPLAYED if accepted.is_replay else ACCEPTED).inc()
-        _log.debug(
+        self._log.debug(
             "notification accepted",
             notification_id=accepted.id,
             trace_id=trace_id,
@@ -69,8 +69,8 @@ class Reporter:
         )
 
     def _report_refused(self, problem: Problem, trace_id: str | None) -> None:
-        REFUSED.labels(problem.kind.name).inc()
-        _log.debug("notification refused", reason=problem.kind.name, detail=problem.detail, trace_id=trace_id)
+        REFUSED[problem.kind].inc()
+        self._log.debug("notification refused", reason=problem.kind.name, detail=problem.detail, trace_id=trace_id)
         now = self._clock()
         untold = self._untold.setdefault(problem.kind, _Untold())
         untold.count += 1
@@ -80,7 +80,7 @@ class Reporter:
             self._tell(problem.kind, untold, now)
 
     def _tell(self, kind: Kind, untold: _Untold, now: float) -> None:
-        log = _log.warning if kind.status >= HTTPStatus.INTERNAL_SERVER_ERROR else _log.info
+        log = self._log.warning if kind.status >= HTTPStatus.INTERNAL_SERVER_ERROR else self._log.info
         about = {"reason": kind.name, "status": kind.status, "count": untold.count, "topic": self._topic}
         log("notifications refused", **about, **untold.example)
         untold.count, untold.last_told = 0, now

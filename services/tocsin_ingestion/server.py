@@ -25,6 +25,8 @@ from tocsin_core.users import FileUserDirectory
 from tocsin_ingestion.accept import Acceptor, Target
 from tocsin_ingestion.api import build_api
 from tocsin_ingestion.draft import Rules
+from tocsin_ingestion.exchange import Parts
+from tocsin_ingestion.protocol import bind_protocol
 from tocsin_ingestion.readiness import Readiness
 from tocsin_ingestion.report import Reporter
 from tocsin_ingestion.stream import PATH as STREAM_PATH
@@ -98,8 +100,9 @@ class Ingestion:
         health = health_app(check_ready=self._readiness.check, check_alive=self._check_alive)
         self._streams = build_streams(settings, directory)
         app = dispatch(build_api(self._acceptor, rules, self._reporter), health, self._streams)
+        protocol = bind_protocol(Parts(self._acceptor, rules, self._reporter))
         self._server = DrainingServer(
-            build_config(app, graceful_seconds=sum(self._plan[1:]), has_streams=settings.has_streams)
+            build_config(app, protocol, graceful_seconds=sum(self._plan[1:]), has_streams=settings.has_streams)
         )
 
     async def run(self, stop: asyncio.Event) -> int:

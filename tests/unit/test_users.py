@@ -142,3 +142,13 @@ async def test_a_directory_recovers_when_its_file_appears(tmp_path: Path, clock:
     write(path, "2: {name: Ada}")
     clock.now = 1.0
     assert await directory.find("2") == Profile(id="2", name="Ada")
+
+
+async def test_only_a_user_of_a_file_just_looked_at_is_known_at_once(users_file: Path, clock: Clock) -> None:
+    directory = FileUserDirectory(users_file, check_interval_seconds=1, clock=clock)
+    assert not directory.knows("2")  # nothing was read yet
+    await directory.find("2")
+    assert directory.knows("2")
+    assert not directory.knows("3")
+    clock.now += 1.0
+    assert not directory.knows("2")  # a look is due

@@ -1,0 +1,211 @@
+"""uvicorn's HTTP protocol, with a short way for the two requests that matter.
+
+The ASGI layer (a scope, a task and an event per request, headers as a list of messages) costs more than parsing,
+validating and producing together. So `POST /v1/notifications` and `:batch` are answered here, where uvicorn has just
+parsed them, when they look like what a client library sends. Everything else goes uvicorn's way, to FastAPI, as if this
+class were not there: other paths, HTTP/1.0, chunked bodies, `Expect`, upgrades, pipelined requests, repeated headers,
+bodies too large, and recipients that have to be looked up. Handing over is always right; it is only slower.
+
+An own server was refused: TLS, WebSocket upgrades, flow control and shutdown are uvicorn's. Deadlines are swept twice a
+second over all connections instead of armed per request; a timer costs as much as validating a notification.
+
+    reading: idle ──first byte──► head ──► body ──► idle        (what uvicorn answers: head ──► handed over)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from enum import Enum, auto
+from typing import Any, cast
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from tocsin_ingestion.accept import Accepted
+from tocsin_ingestion.answers import Answer, build_accepted, build_refusal
+from tocsin_ingestion.body import BODY_TIMEOUT_SECONDS, MAX_LENGTH_DIGITS, body_timeout
+from tocsin_ingestion.exchange import BatchExchange, Exchange, Parts, SingleExchange
+from tocsin_ingestion.problems import HEAD_TIMEOUT, Problem
+from tocsin_ingestion.rendering import CLOSE, Written, write
+
+KEEP_ALIVE_SECONDS = 75
+"""Longer than the idle timeout of common load balancers (60 s), so that they close first."""
+HEAD_TIMEOUT_SECONDS = 15.0
+_EXCHANGES: dict[bytes, type[Exchange]] = {
+    b"/v1/notifications": SingleExchange,
+    b"/v1/notifications:batch": BatchExchange,
+}
+_READ = frozenset({b"content-type", b"content-length", b"idempotency-key", b"traceparent"})
+_UNUSUAL = frozenset({b"expect", b"transfer-encoding", b"upgrade"})
+
+
+class Phase(Enum):
+    """What a connection is to read next. HANDED_OVER: uvicorn and the routes have their own deadlines."""
+
+    IDLE = auto()
+    HEAD = auto()
+    BODY = auto()
+    HANDED_OVER = auto()
+
+
+class HotPathProtocol(HttpToolsProtocol):
+    """One connection. `bind` gives the class what it needs; uvicorn makes the instances."""
+
+    parts: Parts
+    written: Written
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._incoming: Exchange | None = None  # whose body is being read
+        self._answering: Exchange | None = None
+        self._body: list[bytes] = []
+        self._phase = Phase.IDLE
+        self._since = self._asked_at = self.loop.time()
+
+    def on_message_begin(self) -> None:
+        """Begin a request. What uvicorn prepares for its cycle waits until it is known to be needed."""
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+        self._incoming = None
+        self._enter(Phase.HEAD)
+
+    def on_headers_complete(self) -> None:
+        """Take the request, or hand it over."""
+        kind = _EXCHANGES.get(self.url)
+        fields = self._read_fields() if kind is not None else None
+        if self.transport.is_closing():
+            self._ignore()
+        elif kind is None or fields is None or not self._is_usual(int(fields[b"content-length"]), kind.max_body_bytes):
+            self._hand_over()
+        else:
+            exchange = kind(self.parts, fields, self._reply, keep_alive=self.parser.should_keep_alive())
+            self._incoming = self.cycle = exchange  # type: ignore[assignment]  # to uvicorn it is its cycle
+            self._body.clear()
+            self._enter(Phase.BODY)
+
+    def on_body(self, body: bytes) -> None:
+        """Collect the body; its declared length was checked, and the parser takes no more than that."""
+        if self._incoming is None:
+            super().on_body(body)
+        elif not self._incoming.response_complete:
+            self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        """Begin to answer."""
+        exchange = self._incoming
+        if exchange is None:
+            super().on_message_complete()
+            return
+        self._incoming = None
+        self._enter(Phase.IDLE)
+        if exchange.response_complete:
+            return  # the body came too late, and was told so
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._body.clear()
+        self._answering, self._asked_at = exchange, self._since
+        if not exchange.begin(body):
+            self._answering = self.cycle = None  # type: ignore[assignment]  # nothing is in front of it
+            self._hand_over()
+            super().on_body(body)
+            super().on_message_complete()
+
+    def check_deadline(self, now: float) -> None:
+        """End what has waited too long. `now` is the loop's time."""
+        if self._answering is not None:
+            if now - self._asked_at > self.parts.acceptor.patience_seconds:
+                self._answering.end()
+            return
+        waited_seconds = now - self._since
+        if self._phase is Phase.IDLE and waited_seconds > KEEP_ALIVE_SECONDS:
+            self.timeout_keep_alive_handler()
+        elif self._phase is Phase.HEAD and waited_seconds > HEAD_TIMEOUT_SECONDS and self._is_free:
+            self._end_slow_head()
+        elif self._phase is Phase.BODY and waited_seconds > BODY_TIMEOUT_SECONDS and self._incoming is not None:
+            self._incoming.refuse(body_timeout())
+
+    @property
+    def _is_free(self) -> bool:
+        cycle = cast("RequestResponseCycle | None", self.cycle)  # None before the first request, whatever its type says
+        return cycle is None or cycle.response_complete
+
+    def _enter(self, phase: Phase) -> None:
+        self._phase = phase
+        self._since = self.loop.time()
+
+    def _ignore(self) -> None:
+        """Read over a request behind the last one that this connection answers."""
+        self._incoming = Exchange(self.parts, {}, self._reply, keep_alive=False)
+        self._incoming.response_complete = True
+
+    def _read_fields(self) -> dict[bytes, bytes] | None:
+        """Return the headers that count, or None if there is one that uvicorn had better see."""
+        fields: dict[bytes, bytes] = {}
+        for name, value in self.headers:
+            if name in _READ:
+                if name in fields:
+                    return None
+                fields[name] = value
+            elif name in _UNUSUAL:
+                return None
+        length = fields.get(b"content-length", b"")
+        return fields if length.isdigit() and len(length) <= MAX_LENGTH_DIGITS else None
+
+    def _is_usual(self, body_bytes: int, max_body_bytes: int) -> bool:
+        return (
+            body_bytes <= max_body_bytes
+            and self.parser.get_method() == b"POST"
+            and self.parser.get_http_version() == "1.1"
+            and self._is_free
+            and not self.flow.write_paused
+        )
+
+    def _hand_over(self) -> None:
+        """Let uvicorn do what it would have done from the first byte on."""
+        url, headers, is_expecting = self.url, self.headers, self.expect_100_continue
+        self._incoming = None
+        self._phase = Phase.HANDED_OVER
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, is_expecting
+        self.headers.extend(headers)  # the same list is in uvicorn's scope
+        super().on_headers_complete()
+
+    def _reply(self, exchange: Exchange, answer: Answer | Accepted) -> None:
+        is_kept = exchange.keep_alive and CLOSE not in self.server_state.default_headers
+        if not self.transport.is_closing():
+            self.transport.write(self._write(answer, is_kept=is_kept))
+            if not is_kept:
+                self.transport.close()
+        self._answering = None
+        if self._phase in (Phase.IDLE, Phase.BODY):  # else the next request has begun to arrive
+            self._enter(Phase.IDLE)
+        if self.pipeline or self.flow.read_paused:
+            self.on_response_complete()
+        else:
+            self.server_state.total_requests += 1
+
+    def _write(self, answer: Answer | Accepted, *, is_kept: bool) -> bytes:
+        defaults = self.server_state.default_headers
+        if isinstance(answer, Accepted):
+            if is_kept:
+                return self.written.write_accepted(answer.id, defaults)
+            answer = build_accepted(answer)
+        return write(answer, defaults, is_kept=is_kept)
+
+    def _end_slow_head(self) -> None:
+        problem = Problem(HEAD_TIMEOUT, f"The headers were not complete after {HEAD_TIMEOUT_SECONDS:g} seconds")
+        self.parts.reporter.report([problem], None)
+        self.transport.write(write(build_refusal(problem, None), self.server_state.default_headers, is_kept=False))
+        self.transport.close()
+
+
+def bind_protocol(parts: Parts) -> type[HotPathProtocol]:
+    """Return the protocol class whose connections accept with these parts."""
+    return type("BoundHotPathProtocol", (HotPathProtocol,), {"parts": parts, "written": Written()})
