@@ -84,11 +84,13 @@ async def run_api(
     *,
     delivery_timeout_seconds: float = 10.0,
     app: App | None = None,
+    sink: Any = None,
+    topic: str = "t",
     **options: Any,
 ) -> AsyncIterator[Running]:
     """Serve the API one way or the other; `app` stands behind the hot path instead of the routes."""
-    sink = Sink()
-    acceptor = Acceptor(Directory(), sink, Target("t", "default/orders", 100, delivery_timeout_seconds))
+    sink = sink or Sink()
+    acceptor = Acceptor(Directory(), sink, Target(topic, "default/orders", 100, delivery_timeout_seconds))
     parts = Parts(acceptor, Rules(("push",)), Reporter(topic="t"))
     listener = bind("127.0.0.1", 0)
     port = listener.getsockname()[1]

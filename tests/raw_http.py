@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 LAST = b"GET /last HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n"
 """Sent after everything else: whoever is still answered on the connection is told that it ends."""
-QUIET_SECONDS = 1.5
+QUIET_SECONDS = 10.0
 """A server that says nothing for so long waits for more."""
 _UUID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[57][0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
 _TRACE = re.compile(rb'"traceID":"[0-9a-f]{32}"')
@@ -55,14 +55,20 @@ def build_request(
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + data
 
 
-async def converse(port: int, parts: Iterable[bytes], *, pause_seconds: float = 0.0) -> Heard:
+async def converse(
+    port: int,
+    parts: Iterable[bytes],
+    *,
+    pause_seconds: float = 0.0,
+    quiet_seconds: float = QUIET_SECONDS,
+) -> Heard:
     """Send the parts one by one, and return all that comes back until the server closes or has nothing more to say."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     sending = asyncio.create_task(_send(writer, parts, pause_seconds))
     heard = bytearray()
     try:
         while True:
-            async with asyncio.timeout(QUIET_SECONDS):
+            async with asyncio.timeout(quiet_seconds):
                 data = await reader.read(65_536)
             if not data:
                 return Heard(bytes(heard), "closed")

@@ -98,6 +98,9 @@ class RecordProducer:
             self._producer = Producer({**config, **callbacks}, logger=logging.getLogger("tocsin.librdkafka"))
         except KafkaException as error:
             raise translate_exception(error) from error
+        # Asked when somebody looks, not told for every record.
+        metrics.producer_in_flight.set_function(lambda: self._in_flight)
+        metrics.producer_oldest_seconds.set_function(lambda: self.oldest_in_flight_seconds)
         self._polled_at = time.monotonic()
         self._thread = threading.Thread(target=self._poll_until_stopped, name="kafka-producer-poll", daemon=True)
         self._thread.start()
@@ -200,7 +203,6 @@ class RecordProducer:
         self._forget_ended()
         self._order.append(pending)
         self._in_flight += 1
-        metrics.producer_in_flight.set(self._in_flight)
 
     def _forget_ended(self) -> None:
         while self._order and self._order[0].is_ended:
@@ -229,20 +231,22 @@ class RecordProducer:
     def _drain(self) -> None:
         """Settle what was reported. Disarming comes first: a report that arrives meanwhile arms the next drain."""
         self._is_drain_armed = False
+        stored = 0
         while self._reports:
-            self._settle(*self._reports.popleft())
-        metrics.producer_in_flight.set(self._in_flight)
-        metrics.producer_oldest_seconds.set(self.oldest_in_flight_seconds)
+            pending, outcome = self._reports.popleft()
+            stored += isinstance(outcome, Stored)
+            self._settle(pending, outcome)
+        metrics.produced["stored"].inc(stored)
 
     def _settle(self, pending: _Pending, outcome: Stored | KafkaFailure) -> None:
         pending.is_ended = True
         self._in_flight -= 1
-        metrics.produced.labels(_name(outcome)).inc()
-        if pending.future.done():
-            return  # the caller went away, or never waited
         if isinstance(outcome, Stored):
-            pending.future.set_result(outcome)
-        else:
+            if not pending.future.done():  # else the caller went away, or never waited
+                pending.future.set_result(outcome)
+            return
+        metrics.produced["unknown" if isinstance(outcome, OutcomeUnknown) else "refused"].inc()
+        if not pending.future.done():
             pending.future.set_exception(outcome)
 
     def _fail_rest(self) -> None:
@@ -300,9 +304,3 @@ def build_producer_config(settings: KafkaSettings, *, client_id: str) -> dict[st
 def _queue_full(settings: KafkaSettings) -> KafkaFailure:
     bounds = f"{settings.queue_max_messages} records or {settings.queue_max_kbytes} kB"
     return translate(Code.LOCAL_QUEUE_FULL, f"the send queue is full ({bounds})")
-
-
-def _name(outcome: Stored | KafkaFailure) -> str:
-    if isinstance(outcome, Stored):
-        return "stored"
-    return "unknown" if isinstance(outcome, OutcomeUnknown) else "refused"

@@ -117,6 +117,17 @@ class HotPathProtocol(HttpToolsProtocol):
             super().on_body(body)
             super().on_message_complete()
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP; behind a request that is still being answered, end the connection with its answer.
+
+        uvicorn writes its 400 at once, which the client would take for the answer to the request before.
+        """
+        if self._is_free or getattr(self.cycle, "more_body", False):  # no request before it, or within one itself
+            super().send_400_response(msg)
+        else:
+            self.cycle.keep_alive = False
+            self.flow.pause_reading()
+
     def check_deadline(self, now: float) -> None:
         """End what has waited too long. `now` is the loop's time."""
         if self._answering is not None:

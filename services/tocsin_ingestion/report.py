@@ -7,6 +7,7 @@ interval, with how many there were and one example, whose trace_id a client was 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -43,11 +44,18 @@ class Reporter:
 
     def report(self, outcomes: Sequence[Accepted | Problem], trace_id: str | None) -> None:
         """Count and log what came of one request's notifications."""
+        accepted = [outcome for outcome in outcomes if isinstance(outcome, Accepted)]
+        replayed = sum(outcome.is_replay for outcome in accepted)
+        if accepted:
+            ACCEPTED.inc(len(accepted) - replayed)
+        if replayed:
+            REPLAYED.inc(replayed)
+        if self._log.is_enabled_for(logging.DEBUG):
+            for each in accepted:
+                self._tell_accepted(each, trace_id)
         for outcome in outcomes:
             if isinstance(outcome, Problem):
                 self._report_refused(outcome, trace_id)
-            else:
-                self._report_accepted(outcome, trace_id)
 
     def flush(self, *, is_final: bool = False) -> None:
         """Tell of the refusals counted since the last line about their kind, if that is long ago or this is the end."""
@@ -56,8 +64,7 @@ class Reporter:
             if untold.count and (is_final or now - untold.last_told >= REPEAT_AFTER_SECONDS):
                 self._tell(kind, untold, now)
 
-    def _report_accepted(self, accepted: Accepted, trace_id: str | None) -> None:
-        (REPLAYED if accepted.is_replay else ACCEPTED).inc()
+    def _tell_accepted(self, accepted: Accepted, trace_id: str | None) -> None:
         self._log.debug(
             "notification accepted",
             notification_id=accepted.id,

@@ -11,7 +11,7 @@ import trustme
 from prometheus_client import REGISTRY
 
 from ingestion_api import BATCH, GOOD, ONE, Running, run_api
-from raw_http import LAST, Reply, build_request, read_replies
+from raw_http import LAST, Reply, build_request, converse, read_replies
 from tocsin_ingestion.body import BODY_TIMEOUT_SECONDS
 from tocsin_ingestion.protocol import HEAD_TIMEOUT_SECONDS, KEEP_ALIVE_SECONDS, HotPathProtocol
 
@@ -213,3 +213,11 @@ async def test_the_hot_path_works_over_tls() -> None:
             writer.write(build_request(GOOD))
             assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 202")
         writer.close()
+
+
+async def test_what_is_not_http_does_not_take_the_place_of_the_answer_before_it() -> None:
+    async with run_api() as api:
+        for garbage in (b"\0\0\0\0 garbage\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"):
+            heard = await converse(api.port, [build_request(GOOD) + garbage])
+            (reply,) = read_replies(heard.data)
+            assert (reply.status, dict(reply.headers)["connection"], heard.ending) == (202, "close", "closed")
