@@ -13,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from tocsin_core.errors import KafkaFailure
 from tocsin_core.users import Profile
 from tocsin_ingestion.accept import Acceptor, Target
+from tocsin_ingestion.admission import Limits
 from tocsin_ingestion.api import build_api
 from tocsin_ingestion.draft import Rules
 from tocsin_ingestion.exchange import Parts
@@ -22,6 +23,8 @@ from tocsin_ingestion.web import App, DrainingServer, bind, build_config
 
 GOOD: dict[str, Any] = {"fromID": 1, "toID": 2, "message": "hi"}
 ONE, BATCH = "/v1/notifications", "/v1/notifications:batch"
+
+LIMITS = Limits(max_in_flight=100, max_in_flight_bytes=1_000_000, max_bodies_bytes=5_000_000)
 
 Way = Literal["hot", "routes"]
 """Through the hot path, or with uvicorn's own protocol: everything through FastAPI."""
@@ -49,7 +52,7 @@ class Sink:
     """Stores at once, unless `failure` is set or `is_open` is cleared."""
 
     def __init__(self) -> None:
-        self.in_flight = 0
+        self.in_flight = self.in_flight_bytes = 0
         self.oldest_in_flight_seconds = 0.0
         self.records: list[tuple[bytes, bytes, dict[str, bytes]]] = []
         self.failure: KafkaFailure | None = None
@@ -86,11 +89,13 @@ async def run_api(
     app: App | None = None,
     sink: Any = None,
     topic: str = "t",
+    limits: Limits = LIMITS,
     **options: Any,
 ) -> AsyncIterator[Running]:
     """Serve the API one way or the other; `app` stands behind the hot path instead of the routes."""
     sink = sink or Sink()
-    acceptor = Acceptor(Directory(), sink, Target(topic, "default/orders", 100, delivery_timeout_seconds))
+    target = Target(topic, "default/orders", delivery_timeout_seconds)
+    acceptor = Acceptor(Directory(), sink, target, limits=limits)
     parts = Parts(acceptor, Rules(("push",)), Reporter(topic="t"))
     listener = bind("127.0.0.1", 0)
     port = listener.getsockname()[1]

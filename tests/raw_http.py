@@ -108,6 +108,8 @@ def read_replies(data: bytes) -> list[Reply]:
         pairs = [line.split(": ", 1) for line in lines]
         headers = {name.lower(): value for name, value in pairs}
         length = int(headers.pop("content-length", "0"))
+        if rest.startswith(b"HTTP/1.1 "):
+            length = 0  # the answer to a HEAD only says how long it would have been
         if len(rest) < length:
             break
         headers.pop("date", None)

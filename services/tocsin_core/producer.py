@@ -45,6 +45,9 @@ PURGE_SECONDS = 2.0
 METADATA_TIMEOUT_SECONDS = 5.0
 ANY_PARTITION = -1
 
+OVERHEAD_BYTES = 512
+"""What a record takes beside its key and value: headers, and librdkafka's and our own notes about it."""
+
 Headers = Sequence[tuple[str, bytes | None]]
 
 
@@ -58,11 +61,12 @@ class Stored(NamedTuple):
 class _Pending:
     """A record on its way."""
 
-    __slots__ = ("future", "is_ended", "sent_at")
+    __slots__ = ("future", "is_ended", "sent_at", "size_bytes")
 
-    def __init__(self, future: asyncio.Future[Stored], sent_at: float) -> None:
+    def __init__(self, future: asyncio.Future[Stored], sent_at: float, size_bytes: int) -> None:
         self.future = future
         self.sent_at = sent_at
+        self.size_bytes = size_bytes
         self.is_ended = False
 
 
@@ -80,6 +84,7 @@ class RecordProducer:
         self._reports: deque[tuple[_Pending, Stored | KafkaFailure]] = deque()
         self._is_drain_armed = False
         self._in_flight = 0
+        self._in_flight_bytes = 0
         self._polled_at = 0.0
         self._has_connected = False
         self._connection_failure: KafkaFailure | None = None
@@ -124,7 +129,8 @@ class RecordProducer:
             raise KafkaUnavailable("the producer is not running", advice="start() it, or it is closed already")
         if self._fatal:
             raise self._fatal
-        pending = _Pending(self._loop.create_future(), time.monotonic())
+        size_bytes = len(key or b"") + len(value or b"") + OVERHEAD_BYTES
+        pending = _Pending(self._loop.create_future(), time.monotonic(), size_bytes)
         try:
             self._producer.produce(
                 topic,
@@ -160,6 +166,11 @@ class RecordProducer:
     def in_flight(self) -> int:
         """Return how many records wait for the broker's answer."""
         return self._in_flight
+
+    @property
+    def in_flight_bytes(self) -> int:
+        """Return about how much memory they take."""
+        return self._in_flight_bytes
 
     @property
     def oldest_in_flight_seconds(self) -> float:
@@ -203,6 +214,7 @@ class RecordProducer:
         self._forget_ended()
         self._order.append(pending)
         self._in_flight += 1
+        self._in_flight_bytes += pending.size_bytes
 
     def _forget_ended(self) -> None:
         while self._order and self._order[0].is_ended:
@@ -241,6 +253,7 @@ class RecordProducer:
     def _settle(self, pending: _Pending, outcome: Stored | KafkaFailure) -> None:
         pending.is_ended = True
         self._in_flight -= 1
+        self._in_flight_bytes -= pending.size_bytes
         if isinstance(outcome, Stored):
             if not pending.future.done():  # else the caller went away, or never waited
                 pending.future.set_result(outcome)

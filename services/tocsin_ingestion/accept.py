@@ -18,14 +18,13 @@ from tocsin_core.codec import Encoded, encode
 from tocsin_core.errors import KafkaFailure, MessageError, OutcomeUnknown
 from tocsin_core.message import MAX_BODY_BYTES
 from tocsin_core.users import DirectoryUnavailable, QuickUserDirectory
+from tocsin_ingestion.admission import DEFAULT_LIMITS, Admission, Limits, Load
 from tocsin_ingestion.draft import Draft
 from tocsin_ingestion.idempotency import KeyTable, fingerprint
 from tocsin_ingestion.identity import make_id
 from tocsin_ingestion.problems import (
-    BUSY,
     DIRECTORY_UNAVAILABLE,
     DRAINING,
-    KAFKA_UNAVAILABLE,
     TOO_LARGE,
     UNKNOWN_USER,
     FieldError,
@@ -35,24 +34,12 @@ from tocsin_ingestion.problems import (
     outcome_unknown,
 )
 
-STALLED_AFTER_SECONDS = 3.0
-"""While the oldest send waits longer than this, new ones are refused: they would only wait behind it."""
 GRACE_SECONDS = 2.0
 """How much longer than the producer's own deadline an answer may take before it is given without the producer."""
 
 
-class Sink(Protocol):
+class Sink(Load, Protocol):
     """What `RecordProducer` offers, as far as ingestion needs it."""
-
-    @property
-    def in_flight(self) -> int:
-        """How many records wait for Kafka."""
-        ...
-
-    @property
-    def oldest_in_flight_seconds(self) -> float:
-        """How long the oldest of them has waited."""
-        ...
 
     def send(self, topic: str, key: bytes, value: bytes, headers: list[tuple[str, bytes]]) -> asyncio.Future[Any]:
         """Enqueue a record; raise KafkaFailure at once or by way of the future."""
@@ -60,11 +47,10 @@ class Sink(Protocol):
 
 
 class Target(NamedTuple):
-    """Where accepted notifications go, in whose name, and how much may be on its way."""
+    """Where accepted notifications go, in whose name, and how long that may take."""
 
     topic: str
     tenant: str
-    max_in_flight: int
     delivery_timeout_seconds: float
 
     @property
@@ -99,9 +85,11 @@ class Acceptor:
         sink: Sink,
         target: Target,
         *,
+        limits: Limits = DEFAULT_LIMITS,
         keys: KeyTable | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.admission = Admission(sink, limits)
         self._directory = directory
         self._sink = sink
         self._target = target
@@ -260,7 +248,7 @@ class Acceptor:
         self._check_open()
         if refusal is not None:
             raise refusal
-        self._check_room()
+        self.admission.check_room()
         record = self._encode(draft, notification_id, traceparent)
         try:
             return self._sink.send(self._target.topic, record.key, record.value, record.headers)
@@ -270,12 +258,6 @@ class Acceptor:
     def _check_open(self) -> None:
         if self._is_closed:
             raise Problem(DRAINING, "Nothing was stored. Repeat: another instance answers.")
-
-    def _check_room(self) -> None:
-        if self._sink.in_flight >= self._target.max_in_flight:
-            raise Problem(BUSY, f"{self._target.max_in_flight} notifications wait for Kafka already. Repeat later.")
-        if self._sink.oldest_in_flight_seconds > STALLED_AFTER_SECONDS:
-            raise Problem(KAFKA_UNAVAILABLE, "Kafka is not confirming at present; nothing was stored. Repeat later.")
 
     def _encode(self, draft: Draft, notification_id: str, traceparent: str) -> Encoded:
         notification = draft.build_notification(notification_id)

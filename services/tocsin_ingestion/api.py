@@ -82,7 +82,7 @@ class Routes:
 
     async def _accept_one(self, request: Request, traceparent: str) -> Answer:
         key = read_key(request.headers.getlist("idempotency-key"))
-        body = await read_body(request, limit=MAX_BODY_BYTES)
+        body = await read_body(request, self._acceptor.admission, limit=MAX_BODY_BYTES)
         content_type = request.headers.get("content-type")
         draft = parse_notification(body, content_type, rules=self._rules, now=datetime.now(UTC))
         accepted = await self._acceptor.accept(draft, traceparent=traceparent, key=key)
@@ -91,7 +91,7 @@ class Routes:
 
     async def _accept_batch(self, request: Request, traceparent: str) -> Answer:
         key = read_key(request.headers.getlist("idempotency-key"))
-        body = await read_body(request, limit=MAX_BATCH_BYTES)
+        body = await read_body(request, self._acceptor.admission, limit=MAX_BATCH_BYTES)
         content_type = request.headers.get("content-type")
         drafts = parse_batch(body, content_type, rules=self._rules, now=datetime.now(UTC))
         outcomes = await self._acceptor.accept_all(drafts, traceparent=traceparent, key=key)

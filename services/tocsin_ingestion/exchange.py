@@ -52,13 +52,12 @@ class Exchange:
         self.keep_alive = keep_alive
         self.disconnected = False
         self.response_complete = False
-        self.traceparent = ""
+        incoming = fields.get(b"traceparent")
+        self.traceparent = make_traceparent(incoming.decode("latin-1") if incoming else None)
         self._reply = reply
 
     def begin(self, body: bytes) -> bool:
         """Send what the body holds and arrange for the answer. False, and nothing done, if it is one for the routes."""
-        incoming = self.fields.get(b"traceparent")
-        self.traceparent = make_traceparent(incoming.decode("latin-1") if incoming else None)
         return self._guard(lambda: self._begin(body))
 
     def refuse(self, problem: Problem) -> None:

@@ -37,6 +37,7 @@ KEY_IN_FLIGHT = Kind("idempotency-key-in-flight", 409, "The first request with t
 TOO_LARGE = Kind("too-large", 413, "The body is too large")
 UNSUPPORTED = Kind("unsupported-media-type", 415, "The Content-Type is not supported")
 UPGRADE_REQUIRED = Kind("upgrade-required", 426, "This path speaks WebSocket")
+HEAD_TOO_LARGE = Kind("head-too-large", 431, "The headers are too large")
 INVALID = Kind("invalid", 422, "The notification is not valid")
 KEY_REUSED = Kind("idempotency-key-reused", 422, "This Idempotency-Key belongs to another notification")
 RECORD_REJECTED = Kind("record-rejected", 422, "Kafka will never take this notification")

@@ -26,12 +26,14 @@ from tocsin_ingestion.accept import Accepted
 from tocsin_ingestion.answers import Answer, build_accepted, build_refusal
 from tocsin_ingestion.body import BODY_TIMEOUT_SECONDS, MAX_LENGTH_DIGITS, body_timeout
 from tocsin_ingestion.exchange import BatchExchange, Exchange, Parts, SingleExchange
-from tocsin_ingestion.problems import HEAD_TIMEOUT, Problem
+from tocsin_ingestion.problems import HEAD_TIMEOUT, HEAD_TOO_LARGE, Problem
 from tocsin_ingestion.rendering import CLOSE, Written, write
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than the idle timeout of common load balancers (60 s), so that they close first."""
 HEAD_TIMEOUT_SECONDS = 15.0
+MAX_HEAD_BYTES = 65_536
+"""How much of a head may have arrived, and be incomplete."""
 _EXCHANGES: dict[bytes, type[Exchange]] = {
     b"/v1/notifications": SingleExchange,
     b"/v1/notifications:batch": BatchExchange,
@@ -66,8 +68,25 @@ class HotPathProtocol(HttpToolsProtocol):
         self._incoming: Exchange | None = None  # whose body is being read
         self._answering: Exchange | None = None
         self._body: list[bytes] = []
+        self._body_bytes = 0  # for which there is room
+        self._head_bytes: int | None = None
         self._phase = Phase.IDLE
         self._since = self._asked_at = self.loop.time()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Give back what the connection held."""
+        super().connection_lost(exc)
+        self._release_body()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what arrived, and end a request whose headers do not end."""
+        super().data_received(data)
+        if self._phase is not Phase.HEAD:
+            return
+        # The read that a head began in may hold other requests before it, and does not count.
+        self._head_bytes = 0 if self._head_bytes is None else self._head_bytes + len(data)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._end(Problem(HEAD_TOO_LARGE, f"The headers were not complete after {MAX_HEAD_BYTES} bytes"))
 
     def on_message_begin(self) -> None:
         """Begin a request. What uvicorn prepares for its cycle waits until it is known to be needed."""
@@ -75,7 +94,13 @@ class HotPathProtocol(HttpToolsProtocol):
         self.headers = []
         self.expect_100_continue = False
         self._incoming = None
+        self._head_bytes = None
         self._enter(Phase.HEAD)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header; trailers, of which there may be any number, are read over."""
+        if self._phase is Phase.HEAD:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Take the request, or hand it over."""
@@ -88,8 +113,8 @@ class HotPathProtocol(HttpToolsProtocol):
         else:
             exchange = kind(self.parts, fields, self._reply, keep_alive=self.parser.should_keep_alive())
             self._incoming = self.cycle = exchange  # type: ignore[assignment]  # to uvicorn it is its cycle
-            self._body.clear()
             self._enter(Phase.BODY)
+            self._hold_body(exchange, int(fields[b"content-length"]))
 
     def on_body(self, body: bytes) -> None:
         """Collect the body; its declared length was checked, and the parser takes no more than that."""
@@ -107,9 +132,9 @@ class HotPathProtocol(HttpToolsProtocol):
         self._incoming = None
         self._enter(Phase.IDLE)
         if exchange.response_complete:
-            return  # the body came too late, and was told so
+            return  # it was refused before its body was here
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._body.clear()
+        self._release_body()
         self._answering, self._asked_at = exchange, self._since
         if not exchange.begin(body):
             self._answering = self.cycle = None  # type: ignore[assignment]  # nothing is in front of it
@@ -125,8 +150,7 @@ class HotPathProtocol(HttpToolsProtocol):
         if self._is_free or getattr(self.cycle, "more_body", False):  # no request before it, or within one itself
             super().send_400_response(msg)
         else:
-            self.cycle.keep_alive = False
-            self.flow.pause_reading()
+            self._end_after_answer()
 
     def check_deadline(self, now: float) -> None:
         """End what has waited too long. `now` is the loop's time."""
@@ -138,9 +162,10 @@ class HotPathProtocol(HttpToolsProtocol):
         if self._phase is Phase.IDLE and waited_seconds > KEEP_ALIVE_SECONDS:
             self.timeout_keep_alive_handler()
         elif self._phase is Phase.HEAD and waited_seconds > HEAD_TIMEOUT_SECONDS and self._is_free:
-            self._end_slow_head()
+            self._end(Problem(HEAD_TIMEOUT, f"The headers were not complete after {HEAD_TIMEOUT_SECONDS:g} seconds"))
         elif self._phase is Phase.BODY and waited_seconds > BODY_TIMEOUT_SECONDS and self._incoming is not None:
             self._incoming.refuse(body_timeout())
+            self._release_body()
 
     @property
     def _is_free(self) -> bool:
@@ -155,6 +180,19 @@ class HotPathProtocol(HttpToolsProtocol):
         """Read over a request behind the last one that this connection answers."""
         self._incoming = Exchange(self.parts, {}, self._reply, keep_alive=False)
         self._incoming.response_complete = True
+
+    def _hold_body(self, exchange: Exchange, body_bytes: int) -> None:
+        try:
+            self.parts.acceptor.admission.hold(body_bytes)
+        except Problem as problem:
+            exchange.refuse(problem)
+        else:
+            self._body_bytes = body_bytes
+
+    def _release_body(self) -> None:
+        self._body.clear()
+        self.parts.acceptor.admission.release(self._body_bytes)
+        self._body_bytes = 0
 
     def _read_fields(self) -> dict[bytes, bytes] | None:
         """Return the headers that count, or None if there is one that uvicorn had better see."""
@@ -210,11 +248,18 @@ class HotPathProtocol(HttpToolsProtocol):
             answer = build_accepted(answer)
         return write(answer, defaults, is_kept=is_kept)
 
-    def _end_slow_head(self) -> None:
-        problem = Problem(HEAD_TIMEOUT, f"The headers were not complete after {HEAD_TIMEOUT_SECONDS:g} seconds")
-        self.parts.reporter.report([problem], None)
-        self.transport.write(write(build_refusal(problem, None), self.server_state.default_headers, is_kept=False))
-        self.transport.close()
+    def _end(self, problem: Problem) -> None:
+        """Refuse what is no request yet, and close the connection."""
+        if not self._is_free:
+            self._end_after_answer()
+        elif not self.transport.is_closing():
+            self.parts.reporter.report([problem], None)
+            self.transport.write(write(build_refusal(problem, None), self.server_state.default_headers, is_kept=False))
+            self.transport.close()
+
+    def _end_after_answer(self) -> None:
+        self.cycle.keep_alive = False
+        self.flow.pause_reading()
 
 
 def bind_protocol(parts: Parts) -> type[HotPathProtocol]:

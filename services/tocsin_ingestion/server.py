@@ -23,6 +23,7 @@ from tocsin_core.producer import RecordProducer
 from tocsin_core.settings import Settings
 from tocsin_core.users import FileUserDirectory
 from tocsin_ingestion.accept import Acceptor, Target
+from tocsin_ingestion.admission import Limits
 from tocsin_ingestion.api import build_api
 from tocsin_ingestion.draft import Rules
 from tocsin_ingestion.exchange import Parts
@@ -93,7 +94,7 @@ class Ingestion:
         self._admin = KafkaAdmin(settings.kafka, client_id=SERVICE, timeout_seconds=OBSERVE_TIMEOUT_SECONDS)
         directory = FileUserDirectory(settings.users.file)
         self._reporter = Reporter(topic=topic)
-        self._acceptor = Acceptor(directory, self._producer, _build_target(settings))
+        self._acceptor = Acceptor(directory, self._producer, _build_target(settings), limits=_build_limits(settings))
         self._readiness = Readiness(topic, lambda: self._admin.describe_topic(topic), lambda: directory.find("-"))
         self._health = HealthServer(settings.health, check_ready=self._readiness.check, check_alive=self._check_alive)
         rules = Rules(tuple(channel.name for channel in settings.consumer.channels))
@@ -176,6 +177,10 @@ def _build_target(settings: Settings) -> Target:
     return Target(
         topic=settings.kafka.topic,
         tenant=f"{settings.pipeline.namespace}/{settings.pipeline.name}",
-        max_in_flight=settings.ingestion.max_in_flight,
         delivery_timeout_seconds=settings.kafka.delivery_timeout_seconds,
     )
+
+
+def _build_limits(settings: Settings) -> Limits:
+    ingestion = settings.ingestion
+    return Limits(ingestion.max_in_flight, ingestion.max_in_flight_bytes, ingestion.max_bodies_bytes)

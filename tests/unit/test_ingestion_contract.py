@@ -13,6 +13,7 @@ from ingestion_api import BATCH, GOOD, ONE, Running, run_api
 from ingestion_corpus import CORPUS, KEY
 from raw_http import LAST, Heard, Reply, build_request, converse, normalise, read_replies
 from tocsin_core.errors import KafkaFailure, KafkaUnavailable, NotAuthorized, OutcomeUnknown, RecordRejected
+from tocsin_ingestion.admission import Limits
 from tocsin_ingestion.problems import KINDS
 
 
@@ -58,7 +59,15 @@ async def test_the_corpus_meets_every_answer_that_a_request_alone_can_bring_abou
         for data in CORPUS.values():
             for reply in read_replies((await converse(api.port, [data, LAST])).data):
                 met |= {part.split(b'"')[0].decode() for part in reply.body.split(b"tag:tocsin.dev,2026:")[1:]}
-    elsewhere = {"body-timeout", "head-timeout", "idempotency-key-in-flight", "busy", "draining", "outcome-unknown"}
+    elsewhere = {
+        "body-timeout",
+        "head-timeout",
+        "head-too-large",
+        "idempotency-key-in-flight",
+        "busy",
+        "draining",
+        "outcome-unknown",
+    }
     kafka = {"kafka-unavailable", "kafka-refused", "record-rejected", "directory-unavailable"}
     assert met == {kind.name for kind in KINDS} - elsewhere - kafka
 
@@ -97,13 +106,19 @@ async def test_both_ways_answer_504_when_the_deadline_passes_and_nobody_has_answ
     assert hot[0][0].status == (504 if target == ONE else 207)
 
 
-async def test_both_ways_refuse_when_too_many_wait_and_when_the_oldest_waits_too_long() -> None:
-    async def refuse(way: Any, in_flight: int, oldest: float) -> tuple[list[Reply], str, list[Any]]:
-        async with run_api(way) as api:
-            api.sink.in_flight, api.sink.oldest_in_flight_seconds = in_flight, oldest
+async def test_both_ways_refuse_at_every_bound() -> None:
+    async def refuse(way: Any, limits: Limits, oldest_seconds: float) -> tuple[list[Reply], str, list[Any]]:
+        async with run_api(way, limits=limits) as api:
+            api.sink.in_flight, api.sink.in_flight_bytes = 1, 1_000
+            api.sink.oldest_in_flight_seconds = oldest_seconds
             return outcome(api, await converse(api.port, [build_request(GOOD), LAST]))
 
-    for in_flight, oldest in ((100, 0.0), (1, 9.0)):
-        hot = await refuse("hot", in_flight, oldest)
-        assert hot == await refuse("routes", in_flight, oldest)
+    for limits, oldest_seconds in (
+        (Limits(max_in_flight=1), 0.0),
+        (Limits(max_in_flight_bytes=1_000), 0.0),
+        (Limits(max_bodies_bytes=10), 0.0),
+        (Limits(), 9.0),
+    ):
+        hot = await refuse("hot", limits, oldest_seconds)
+        assert hot == await refuse("routes", limits, oldest_seconds)
         assert hot[0][0].status == 503

@@ -12,6 +12,7 @@ from prometheus_client import REGISTRY
 
 from ingestion_api import BATCH, GOOD, ONE, Running, run_api
 from raw_http import LAST, Reply, build_request, converse, read_replies
+from tocsin_ingestion.admission import Limits
 from tocsin_ingestion.body import BODY_TIMEOUT_SECONDS
 from tocsin_ingestion.protocol import HEAD_TIMEOUT_SECONDS, KEEP_ALIVE_SECONDS, HotPathProtocol
 
@@ -221,3 +222,57 @@ async def test_what_is_not_http_does_not_take_the_place_of_the_answer_before_it(
             heard = await converse(api.port, [build_request(GOOD) + garbage])
             (reply,) = read_replies(heard.data)
             assert (reply.status, dict(reply.headers)["connection"], heard.ending) == (202, "close", "closed")
+
+
+async def test_headers_without_end_are_a_431_and_the_end() -> None:
+    async with run_api() as api:
+        head = [b"POST /v1/notifications HTTP/1.1\r\n", *[b"x: " + b"y" * 8_000 + b"\r\n"] * 20]
+        heard = await converse(api.port, head, pause_seconds=0.01)
+        (reply,) = read_replies(heard.data)
+        assert (reply.status, heard.ending == "open") == (431, False)
+
+
+async def test_large_headers_that_end_are_answered() -> None:
+    async with run_api() as api:
+        headers = [("x", "y" * 8_000)] * 6
+        heard = await converse(api.port, [build_request(GOOD, headers=[*headers, ("Connection", "close")])])
+        assert [reply.status for reply in read_replies(heard.data)] == [202]
+
+
+async def test_a_long_body_before_a_head_in_pieces_is_not_taken_for_a_long_head() -> None:
+    async with run_api() as api:
+        data = build_request(GOOD | {"data": {"a": "x" * 100_000}}) + build_request(GOOD)
+        heard = await converse(api.port, [data[:-200], data[-200:-150], data[-150:], LAST], pause_seconds=0.02)
+        assert [reply.status for reply in read_replies(heard.data)] == [202, 202, 404]
+
+
+async def test_a_body_for_which_there_is_no_room_is_a_503_at_once_and_room_comes_back_when_its_client_leaves() -> None:
+    async with run_api(limits=Limits(max_bodies_bytes=100)) as api:
+        request = build_request(GOOD | {"message": "x" * 30})
+        reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+        writer.write(request[:-5])
+        while (await until_connected(api))._body_bytes == 0:  # noqa: ASYNC110 - a byte's arrival has no event
+            await asyncio.sleep(0.01)
+        other_reader, other = await asyncio.open_connection("127.0.0.1", api.port)
+        other.write(request[:-5])  # answered although its body is not complete
+        assert (await read_one(other_reader)).status == 503
+        writer.close()
+        assert await reader.read() == b""
+        other.write(request[-5:] + request)
+        assert (await read_one(other_reader)).status == 202
+        other.close()
+        assert len(api.sink.records) == 1
+
+
+async def test_trailers_are_read_over() -> None:
+    async with run_api() as api:
+        reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+        chunked = build_request(content_length=None, headers=[("Transfer-Encoding", "chunked")])
+        writer.write(chunked + b"2\r\n{}\r\n0\r\n" + b"a: b\r\n" * 1_000)
+        connection = await until_connected(api)
+        while connection._phase.name != "HANDED_OVER":  # noqa: ASYNC110 - a byte's arrival has no event
+            await asyncio.sleep(0.01)
+        writer.write(b"\r\n")
+        assert (await read_one(reader)).status == 422
+        assert len(connection.headers) < 10
+        writer.close()
