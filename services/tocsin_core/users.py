@@ -98,8 +98,9 @@ class FileUserDirectory:
         return self._profiles.get(user_id)
 
     def knows(self, user_id: str) -> bool:
-        """Say that there is such a user; False says nothing, and is the answer whenever a look at the file is due."""
-        return self._profiles is not None and user_id in self._profiles and self._clock() < self._next_check
+        """Say that there is such a user. False says nothing: the file was not read yet, or a look at it is due."""
+        is_due = self._clock() >= self._next_check and not self._lock.locked()
+        return not is_due and self._profiles is not None and user_id in self._profiles
 
     async def _refresh(self) -> None:
         async with self._lock:

@@ -81,8 +81,8 @@ class Routes:
         return _to_response(answer)
 
     async def _accept_one(self, request: Request, traceparent: str) -> Answer:
-        key = read_key(request.headers.getlist("idempotency-key"))
         body = await read_body(request, self._acceptor.admission, limit=MAX_BODY_BYTES)
+        key = read_key(request.headers.getlist("idempotency-key"))
         content_type = request.headers.get("content-type")
         draft = parse_notification(body, content_type, rules=self._rules, now=datetime.now(UTC))
         accepted = await self._acceptor.accept(draft, traceparent=traceparent, key=key)
@@ -90,8 +90,8 @@ class Routes:
         return build_accepted(accepted)
 
     async def _accept_batch(self, request: Request, traceparent: str) -> Answer:
-        key = read_key(request.headers.getlist("idempotency-key"))
         body = await read_body(request, self._acceptor.admission, limit=MAX_BATCH_BYTES)
+        key = read_key(request.headers.getlist("idempotency-key"))
         content_type = request.headers.get("content-type")
         drafts = parse_batch(body, content_type, rules=self._rules, now=datetime.now(UTC))
         outcomes = await self._acceptor.accept_all(drafts, traceparent=traceparent, key=key)
