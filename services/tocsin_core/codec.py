@@ -26,12 +26,15 @@ _decoder = msgspec.json.Decoder(Notification)
 _encoder = msgspec.json.Encoder()
 
 
+Headers = list[tuple[str, bytes]]
+
+
 class Encoded(NamedTuple):
     """A notification ready for Kafka: key, value and headers."""
 
     key: bytes
     value: bytes
-    headers: list[tuple[str, bytes]]
+    headers: Headers
 
 
 def decode(value: bytes | None) -> Notification:
@@ -50,17 +53,26 @@ def encode(notification: Notification, *, source: str, traceparent: str, accepte
     `source` is the CloudEvents source, for example `/pipelines/default/orders`. Raise MessageError if the
     notification would not survive the way back.
     """
-    value = _encoder.encode(notification)
-    decode(value)
+    shared = build_shared_headers(source=source, traceparent=traceparent, accepted_at=accepted_at)
+    return encode_beside(shared, notification)
+
+
+def build_shared_headers(*, source: str, traceparent: str, accepted_at: datetime) -> Headers:
+    """Return the headers that all notifications of one request have in common."""
     moment = accepted_at if accepted_at.tzinfo is UTC else accepted_at.astimezone(UTC)
-    headers = [
+    return [
         *_FIXED_HEADERS,
-        ("ce_id", notification.id.encode()),
         ("ce_source", source.encode()),
         ("ce_time", moment.isoformat().encode()),
         ("traceparent", traceparent.encode()),
     ]
-    return Encoded(notification.to_id.encode(), value, headers)
+
+
+def encode_beside(shared: Headers, notification: Notification) -> Encoded:
+    """Return what `encode` returns, for a request whose shared headers were built once."""
+    value = _encoder.encode(notification)
+    decode(value)
+    return Encoded(notification.to_id.encode(), value, [*shared, ("ce_id", notification.id.encode())])
 
 
 def make_traceparent(incoming: str | None = None) -> str:

@@ -14,7 +14,9 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
-from tocsin_core.codec import Encoded, encode
+import msgspec
+
+from tocsin_core.codec import Encoded, Headers, build_shared_headers, encode_beside
 from tocsin_core.errors import KafkaFailure, MessageError, OutcomeUnknown
 from tocsin_core.message import MAX_BODY_BYTES
 from tocsin_core.users import DirectoryUnavailable, QuickUserDirectory
@@ -59,7 +61,7 @@ class Target(NamedTuple):
         return f"/pipelines/{self.tenant}"
 
 
-class Accepted(NamedTuple):
+class Accepted(msgspec.Struct, frozen=True):
     """A notification that Kafka has. `is_replay`: it had it before this request came."""
 
     id: str
@@ -68,7 +70,7 @@ class Accepted(NamedTuple):
     offset: int | None = None
 
 
-class Sent(NamedTuple):
+class Sent(msgspec.Struct, frozen=True):
     """A notification on its way: `conclude` says how that ended. No future: an earlier request stored it."""
 
     id: str
@@ -93,6 +95,7 @@ class Acceptor:
         self._directory = directory
         self._sink = sink
         self._target = target
+        self._source = target.source
         self._keys = KeyTable() if keys is None else keys
         self._clock = clock
         self._is_closed = False
@@ -109,7 +112,7 @@ class Acceptor:
     async def accept(self, draft: Draft, *, traceparent: str, key: str | None = None) -> Accepted:
         """Store one notification and return its id. Raise Problem if it is not stored, or nobody knows whether."""
         refusals = await self._find_refusals([draft])
-        sent = self._send(draft, traceparent, key, refusal=refusals.get(0))
+        sent = self._send(draft, self._build_headers(traceparent), key, refusal=refusals.get(0))
         if sent.future is not None:
             await asyncio.wait((sent.future,), timeout=self.patience_seconds)
         return self.conclude(sent)
@@ -133,7 +136,7 @@ class Acceptor:
 
         Raise Problem if it is refused.
         """
-        return self._send(draft, traceparent, key) if self._knows_users_of(draft) else None
+        return self._send(draft, self._build_headers(traceparent), key) if self._knows_users_of(draft) else None
 
     def try_send_all(
         self,
@@ -203,11 +206,13 @@ class Acceptor:
         key: str | None,
         refusals: dict[int, Problem | None],
     ) -> list[Sent | Problem]:
+        headers = self._build_headers(traceparent)
+
         def send(index: int, draft: Draft | Problem) -> Sent | Problem:
             if isinstance(draft, Problem):
                 return draft
             try:
-                return self._send(draft, traceparent, key, index, refusal=refusals.get(index))
+                return self._send(draft, headers, key, index, refusal=refusals.get(index))
             except Problem as problem:
                 return problem
 
@@ -216,7 +221,7 @@ class Acceptor:
     def _send(
         self,
         draft: Draft,
-        traceparent: str,
+        headers: Headers,
         key: str | None,
         index: int | None = None,
         *,
@@ -224,11 +229,11 @@ class Acceptor:
     ) -> Sent:
         notification_id = make_id(self._target.tenant, key, index=index)
         if key is None:
-            return Sent(notification_id, self._produce(draft, notification_id, traceparent, refusal), has_key=False)
+            return Sent(notification_id, self._produce(draft, notification_id, headers, refusal), has_key=False)
         if not self._keys.claim(notification_id, fingerprint(draft), now=self._clock()):
             return Sent(notification_id, None, has_key=True)
         try:
-            future = self._produce(draft, notification_id, traceparent, refusal, has_key=True)
+            future = self._produce(draft, notification_id, headers, refusal, has_key=True)
         except BaseException:
             self._keys.release(notification_id)
             raise
@@ -240,7 +245,7 @@ class Acceptor:
         self,
         draft: Draft,
         notification_id: str,
-        traceparent: str,
+        headers: Headers,
         refusal: Problem | None,
         *,
         has_key: bool = False,
@@ -249,7 +254,7 @@ class Acceptor:
         if refusal is not None:
             raise refusal
         self.admission.check_room()
-        record = self._encode(draft, notification_id, traceparent)
+        record = self._encode(draft, notification_id, headers)
         try:
             return self._sink.send(self._target.topic, record.key, record.value, record.headers)
         except KafkaFailure as failure:
@@ -259,15 +264,12 @@ class Acceptor:
         if self._is_closed:
             raise Problem(DRAINING, "Nothing was stored. Repeat: another instance answers.")
 
-    def _encode(self, draft: Draft, notification_id: str, traceparent: str) -> Encoded:
-        notification = draft.build_notification(notification_id)
+    def _build_headers(self, traceparent: str) -> Headers:
+        return build_shared_headers(source=self._source, traceparent=traceparent, accepted_at=datetime.now(UTC))
+
+    def _encode(self, draft: Draft, notification_id: str, headers: Headers) -> Encoded:
         try:
-            record = encode(
-                notification,
-                source=self._target.source,
-                traceparent=traceparent,
-                accepted_at=datetime.now(UTC),
-            )
+            record = encode_beside(headers, draft.build_notification(notification_id))
         except MessageError as error:
             raise invalid(FieldError("(body)", "cannot be stored so that it could be read again")) from error
         if len(record.value) > MAX_BODY_BYTES:

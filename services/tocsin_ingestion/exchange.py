@@ -58,7 +58,7 @@ class Exchange:
 
     def begin(self, body: bytes) -> bool:
         """Send what the body holds and arrange for the answer. False, and nothing done, if it is one for the routes."""
-        return self._guard(lambda: self._begin(body))
+        return self._guard(self._begin, body)
 
     def refuse(self, problem: Problem) -> None:
         """Answer with a problem, unless there was an answer."""
@@ -71,9 +71,9 @@ class Exchange:
         if not self.response_complete:
             self._guard(self._end)
 
-    def _guard(self, act: Callable[[], bool]) -> bool:
+    def _guard(self, act: Callable[..., bool], *arguments: bytes) -> bool:
         try:
-            return act()
+            return act(*arguments)
         except Problem as problem:
             self.refuse(problem)
         except Exception:  # noqa: BLE001 - the top of every request: logged with its trace id, answered as a problem

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import asyncio
 from enum import Enum, auto
-from typing import Any, cast
+from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from tocsin_ingestion.accept import Accepted
@@ -51,6 +51,10 @@ class Phase(Enum):
     HANDED_OVER = auto()
 
 
+# Looked up on every request; an Enum's own lookup costs as much as a method call.
+_IDLE, _HEAD, _BODY, _HANDED_OVER = Phase
+
+
 class HotPathProtocol(HttpToolsProtocol):
     """One connection. `bind` gives the class what it needs; uvicorn makes the instances."""
 
@@ -70,7 +74,7 @@ class HotPathProtocol(HttpToolsProtocol):
         self._body: list[bytes] = []
         self._body_bytes = 0  # for which there is room
         self._head_bytes: int | None = None
-        self._phase = Phase.IDLE
+        self._phase = _IDLE
         self._since = self._asked_at = self.loop.time()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -81,7 +85,7 @@ class HotPathProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Take what arrived, and end a request whose headers do not end."""
         super().data_received(data)
-        if self._phase is not Phase.HEAD:
+        if self._phase is not _HEAD:
             return
         # The read that a head began in may hold other requests before it, and does not count.
         self._head_bytes = 0 if self._head_bytes is None else self._head_bytes + len(data)
@@ -95,12 +99,16 @@ class HotPathProtocol(HttpToolsProtocol):
         self.expect_100_continue = False
         self._incoming = None
         self._head_bytes = None
-        self._enter(Phase.HEAD)
+        self._enter(_HEAD)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header; trailers, of which there may be any number, are read over."""
-        if self._phase is Phase.HEAD:
-            super().on_header(name, value)
+        if self._phase is not _HEAD:
+            return
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Take the request, or hand it over."""
@@ -113,7 +121,7 @@ class HotPathProtocol(HttpToolsProtocol):
         else:
             exchange = kind(self.parts, fields, self._reply, keep_alive=self.parser.should_keep_alive())
             self._incoming = self.cycle = exchange  # type: ignore[assignment]  # to uvicorn it is its cycle
-            self._enter(Phase.BODY)
+            self._enter(_BODY)
             self._hold_body(exchange, int(fields[b"content-length"]))
 
     def on_body(self, body: bytes) -> None:
@@ -130,7 +138,7 @@ class HotPathProtocol(HttpToolsProtocol):
             super().on_message_complete()
             return
         self._incoming = None
-        self._enter(Phase.IDLE)
+        self._enter(_IDLE)
         if exchange.response_complete:
             return  # it was refused before its body was here
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
@@ -159,18 +167,18 @@ class HotPathProtocol(HttpToolsProtocol):
                 self._answering.end()
             return
         waited_seconds = now - self._since
-        if self._phase is Phase.IDLE and waited_seconds > KEEP_ALIVE_SECONDS:
+        if self._phase is _IDLE and waited_seconds > KEEP_ALIVE_SECONDS:
             self.timeout_keep_alive_handler()
-        elif self._phase is Phase.HEAD and waited_seconds > HEAD_TIMEOUT_SECONDS and self._is_free:
+        elif self._phase is _HEAD and waited_seconds > HEAD_TIMEOUT_SECONDS and self._is_free:
             self._end(Problem(HEAD_TIMEOUT, f"The headers were not complete after {HEAD_TIMEOUT_SECONDS:g} seconds"))
-        elif self._phase is Phase.BODY and waited_seconds > BODY_TIMEOUT_SECONDS and self._incoming is not None:
+        elif self._phase is _BODY and waited_seconds > BODY_TIMEOUT_SECONDS and self._incoming is not None:
             self._incoming.refuse(body_timeout())
             self._release_body()
 
     @property
     def _is_free(self) -> bool:
-        cycle = cast("RequestResponseCycle | None", self.cycle)  # None before the first request, whatever its type says
-        return cycle is None or cycle.response_complete
+        # uvicorn's type does not say that it is None before the first request.
+        return self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]
 
     def _enter(self, phase: Phase) -> None:
         self._phase = phase
@@ -220,7 +228,7 @@ class HotPathProtocol(HttpToolsProtocol):
         """Let uvicorn do what it would have done from the first byte on."""
         url, headers, is_expecting = self.url, self.headers, self.expect_100_continue
         self._incoming = None
-        self._phase = Phase.HANDED_OVER
+        self._phase = _HANDED_OVER
         super().on_message_begin()
         self.url, self.expect_100_continue = url, is_expecting
         self.headers.extend(headers)  # the same list is in uvicorn's scope
@@ -233,8 +241,8 @@ class HotPathProtocol(HttpToolsProtocol):
             if not is_kept:
                 self.transport.close()
         self._answering = None
-        if self._phase in (Phase.IDLE, Phase.BODY):  # else the next request has begun to arrive
-            self._enter(Phase.IDLE)
+        if self._phase in (_IDLE, _BODY):  # else the next request has begun to arrive
+            self._enter(_IDLE)
         if self.pipeline or self.flow.read_paused:
             self.on_response_complete()
         else:

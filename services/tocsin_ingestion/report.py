@@ -41,21 +41,23 @@ class Reporter:
         self._untold: dict[Kind, _Untold] = {}
         # Bound here: the lazy logger would be assembled anew for every line, even for those nobody wants.
         self._log = structlog.get_logger(__name__).bind()
+        self._tells_each = self._log.is_enabled_for(logging.DEBUG)
 
     def report(self, outcomes: Sequence[Accepted | Problem], trace_id: str | None) -> None:
         """Count and log what came of one request's notifications."""
-        accepted = [outcome for outcome in outcomes if isinstance(outcome, Accepted)]
-        replayed = sum(outcome.is_replay for outcome in accepted)
-        if accepted:
-            ACCEPTED.inc(len(accepted) - replayed)
-        if replayed:
-            REPLAYED.inc(replayed)
-        if self._log.is_enabled_for(logging.DEBUG):
-            for each in accepted:
-                self._tell_accepted(each, trace_id)
+        accepted = replayed = 0
         for outcome in outcomes:
             if isinstance(outcome, Problem):
                 self._report_refused(outcome, trace_id)
+                continue
+            accepted += not outcome.is_replay
+            replayed += outcome.is_replay
+            if self._tells_each:
+                self._tell_accepted(outcome, trace_id)
+        if accepted:
+            ACCEPTED.inc(accepted)
+        if replayed:
+            REPLAYED.inc(replayed)
 
     def flush(self, *, is_final: bool = False) -> None:
         """Tell of the refusals counted since the last line about their kind, if that is long ago or this is the end."""
