@@ -43,7 +43,7 @@ def bind(host: str, port: int) -> socket.socket:
 def build_config(
     app: App, protocol: type[HttpToolsProtocol], *, graceful_seconds: float, has_streams: bool = False
 ) -> uvicorn.Config:
-    """Return how uvicorn runs: our protocol, WebSockets if there are any, no access log; the loop and the logs are ours.
+    """Return how uvicorn runs: our protocol, WebSockets if there are any, no access log; loop and logs are ours.
 
     Frames are not compressed: a compressor costs every connection more memory than all the rest of it.
     """

@@ -93,7 +93,7 @@ def main() -> int:
         result = run_all(parser.parse_args())
     except BenchError as error:
         say(f"bench-ingestion: {error}")
-        return 1
+        return 2
     print(json.dumps(result))
     return 0
 
