@@ -63,3 +63,7 @@ bench-delivery: setup ## deliveries beside two loops in Go (needs go and gcc): m
 .PHONY: bench-scaling
 bench-scaling: setup ## scaling beside KEDA + HPA, Flink and Numaflow, simulated: make bench-scaling [BENCH="--seeds 3"]
 	PYTHONPATH=tests $(PY) -m bench.scaling $(BENCH)
+
+.PHONY: bench-ingestion
+bench-ingestion: setup ## ingestion beside Gin + sarama and others (needs go and gcc): make bench-ingestion [BENCH="--rounds 3"]
+	PYTHONPATH=tests $(PY) -m bench.ingestion $(BENCH)

@@ -16,6 +16,11 @@ from tocsin_core.settings import KafkaConnection
 PARTITIONS = 4
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--fuzz-seconds 600` makes each fuzz of raw bytes last so long; without it they are short and always the same."""
+    parser.addoption("--fuzz-seconds", type=float, default=0.0, help="how long each fuzz of raw bytes lasts")
+
+
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[EmbeddedKafka]:
     """A broker without any security, started once per session; nobody may stop it."""

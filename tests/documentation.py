@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = (
     "README.md",
     "CONTRIBUTING.md",
+    "docs/ingestion.md",
     "docs/delivery.md",
     "docs/dead-letters.md",
     "docs/scaling.md",

@@ -7,8 +7,8 @@ Source of the header names: CloudEvents 1.0 Kafka Protocol Binding, section 3.2;
 
 from __future__ import annotations
 
+import random
 import re
-import secrets
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -20,8 +20,13 @@ from tocsin_core.message import Notification, Record
 EVENT_TYPE = "dev.tocsin.notification.v1"
 TRACEPARENT = re.compile(r"^00-(?P<trace_id>(?!0{32})[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z")
 
+_random = random.Random()  # noqa: S311 - ids of traces are no secrets, and the system's generator costs a system call
+_FIXED_HEADERS = (("ce_specversion", b"1.0"), ("ce_type", EVENT_TYPE.encode()), ("content-type", b"application/json"))
 _decoder = msgspec.json.Decoder(Notification)
 _encoder = msgspec.json.Encoder()
+
+
+Headers = list[tuple[str, bytes]]
 
 
 class Encoded(NamedTuple):
@@ -29,7 +34,7 @@ class Encoded(NamedTuple):
 
     key: bytes
     value: bytes
-    headers: list[tuple[str, bytes]]
+    headers: Headers
 
 
 def decode(value: bytes | None) -> Notification:
@@ -48,25 +53,34 @@ def encode(notification: Notification, *, source: str, traceparent: str, accepte
     `source` is the CloudEvents source, for example `/pipelines/default/orders`. Raise MessageError if the
     notification would not survive the way back.
     """
-    value = _encoder.encode(notification)
-    decode(value)
-    headers = [
-        ("ce_specversion", b"1.0"),
-        ("ce_id", notification.id.encode()),
-        ("ce_type", EVENT_TYPE.encode()),
+    shared = build_shared_headers(source=source, traceparent=traceparent, accepted_at=accepted_at)
+    return encode_beside(shared, notification)
+
+
+def build_shared_headers(*, source: str, traceparent: str, accepted_at: datetime) -> Headers:
+    """Return the headers that all notifications of one request have in common."""
+    moment = accepted_at if accepted_at.tzinfo is UTC else accepted_at.astimezone(UTC)
+    return [
+        *_FIXED_HEADERS,
         ("ce_source", source.encode()),
-        ("ce_time", accepted_at.astimezone(UTC).isoformat().encode()),
-        ("content-type", b"application/json"),
+        ("ce_time", moment.isoformat().encode()),
         ("traceparent", traceparent.encode()),
     ]
-    return Encoded(notification.to_id.encode(), value, headers)
+
+
+def encode_beside(shared: Headers, notification: Notification) -> Encoded:
+    """Return what `encode` returns, for a request whose shared headers were built once."""
+    value = _encoder.encode(notification)
+    decode(value)
+    return Encoded(notification.to_id.encode(), value, [*shared, ("ce_id", notification.id.encode())])
 
 
 def make_traceparent(incoming: str | None = None) -> str:
     """Return `incoming` if it is a valid W3C traceparent, else a new, sampled one."""
     if incoming and TRACEPARENT.match(incoming):
         return incoming
-    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+    # The highest bit of each is set, because the standard forbids ids that are all zeros.
+    return f"00-{_random.getrandbits(128) | 1 << 127:032x}-{_random.getrandbits(64) | 1 << 63:016x}-01"
 
 
 def trace_id_of(traceparent: str | bytes | None) -> str | None:

@@ -10,7 +10,8 @@ from prometheus_client import REGISTRY, Counter, Gauge
 
 registry = REGISTRY
 
-produced = Counter("tocsin_producer_records", "Records handed to Kafka, by how that ended.", ["outcome"])
+_produced = Counter("tocsin_producer_records", "Records handed to Kafka, by how that ended.", ["outcome"])
+produced = {outcome: _produced.labels(outcome) for outcome in ("stored", "refused", "unknown")}
 """Outcomes: stored, refused (never sent), unknown (no answer in time)."""
 
 producer_in_flight = Gauge("tocsin_producer_in_flight", "Records handed over that Kafka has not answered yet.")

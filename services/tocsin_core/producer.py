@@ -45,6 +45,9 @@ PURGE_SECONDS = 2.0
 METADATA_TIMEOUT_SECONDS = 5.0
 ANY_PARTITION = -1
 
+OVERHEAD_BYTES = 512
+"""What a record takes beside its key and value: headers, and librdkafka's and our own notes about it."""
+
 Headers = Sequence[tuple[str, bytes | None]]
 
 
@@ -58,11 +61,12 @@ class Stored(NamedTuple):
 class _Pending:
     """A record on its way."""
 
-    __slots__ = ("future", "is_ended", "sent_at")
+    __slots__ = ("future", "is_ended", "sent_at", "size_bytes")
 
-    def __init__(self, future: asyncio.Future[Stored], sent_at: float) -> None:
+    def __init__(self, future: asyncio.Future[Stored], sent_at: float, size_bytes: int) -> None:
         self.future = future
         self.sent_at = sent_at
+        self.size_bytes = size_bytes
         self.is_ended = False
 
 
@@ -80,6 +84,7 @@ class RecordProducer:
         self._reports: deque[tuple[_Pending, Stored | KafkaFailure]] = deque()
         self._is_drain_armed = False
         self._in_flight = 0
+        self._in_flight_bytes = 0
         self._polled_at = 0.0
         self._has_connected = False
         self._connection_failure: KafkaFailure | None = None
@@ -98,6 +103,9 @@ class RecordProducer:
             self._producer = Producer({**config, **callbacks}, logger=logging.getLogger("tocsin.librdkafka"))
         except KafkaException as error:
             raise translate_exception(error) from error
+        # Asked when somebody looks, not told for every record.
+        metrics.producer_in_flight.set_function(lambda: self._in_flight)
+        metrics.producer_oldest_seconds.set_function(lambda: self.oldest_in_flight_seconds)
         self._polled_at = time.monotonic()
         self._thread = threading.Thread(target=self._poll_until_stopped, name="kafka-producer-poll", daemon=True)
         self._thread.start()
@@ -121,7 +129,8 @@ class RecordProducer:
             raise KafkaUnavailable("the producer is not running", advice="start() it, or it is closed already")
         if self._fatal:
             raise self._fatal
-        pending = _Pending(self._loop.create_future(), time.monotonic())
+        size_bytes = len(key or b"") + len(value or b"") + OVERHEAD_BYTES
+        pending = _Pending(self._loop.create_future(), time.monotonic(), size_bytes)
         try:
             self._producer.produce(
                 topic,
@@ -157,6 +166,11 @@ class RecordProducer:
     def in_flight(self) -> int:
         """Return how many records wait for the broker's answer."""
         return self._in_flight
+
+    @property
+    def in_flight_bytes(self) -> int:
+        """Return about how much memory they take."""
+        return self._in_flight_bytes
 
     @property
     def oldest_in_flight_seconds(self) -> float:
@@ -200,7 +214,7 @@ class RecordProducer:
         self._forget_ended()
         self._order.append(pending)
         self._in_flight += 1
-        metrics.producer_in_flight.set(self._in_flight)
+        self._in_flight_bytes += pending.size_bytes
 
     def _forget_ended(self) -> None:
         while self._order and self._order[0].is_ended:
@@ -229,20 +243,23 @@ class RecordProducer:
     def _drain(self) -> None:
         """Settle what was reported. Disarming comes first: a report that arrives meanwhile arms the next drain."""
         self._is_drain_armed = False
+        stored = 0
         while self._reports:
-            self._settle(*self._reports.popleft())
-        metrics.producer_in_flight.set(self._in_flight)
-        metrics.producer_oldest_seconds.set(self.oldest_in_flight_seconds)
+            pending, outcome = self._reports.popleft()
+            stored += isinstance(outcome, Stored)
+            self._settle(pending, outcome)
+        metrics.produced["stored"].inc(stored)
 
     def _settle(self, pending: _Pending, outcome: Stored | KafkaFailure) -> None:
         pending.is_ended = True
         self._in_flight -= 1
-        metrics.produced.labels(_name(outcome)).inc()
-        if pending.future.done():
-            return  # the caller went away, or never waited
+        self._in_flight_bytes -= pending.size_bytes
         if isinstance(outcome, Stored):
-            pending.future.set_result(outcome)
-        else:
+            if not pending.future.done():  # else the caller went away, or never waited
+                pending.future.set_result(outcome)
+            return
+        metrics.produced["unknown" if isinstance(outcome, OutcomeUnknown) else "refused"].inc()
+        if not pending.future.done():
             pending.future.set_exception(outcome)
 
     def _fail_rest(self) -> None:
@@ -300,9 +317,3 @@ def build_producer_config(settings: KafkaSettings, *, client_id: str) -> dict[st
 def _queue_full(settings: KafkaSettings) -> KafkaFailure:
     bounds = f"{settings.queue_max_messages} records or {settings.queue_max_kbytes} kB"
     return translate(Code.LOCAL_QUEUE_FULL, f"the send queue is full ({bounds})")
-
-
-def _name(outcome: Stored | KafkaFailure) -> str:
-    if isinstance(outcome, Stored):
-        return "stored"
-    return "unknown" if isinstance(outcome, OutcomeUnknown) else "refused"

@@ -147,6 +147,8 @@ class IngestionSettings(Section):
     port: int = Field(default=8080, ge=0, le=65_535)
     auth: AuthSettings = AuthSettings()
     max_in_flight: int = Field(default=10_000, ge=1, le=1_000_000, description="notifications waiting for Kafka")
+    max_in_flight_bytes: int = Field(default=25_165_824, ge=1_024, le=2_147_483_647, description="and their bytes")
+    max_bodies_bytes: int = Field(default=33_554_432, ge=4_194_304, le=2_147_483_647, description="being received")
     drain_seconds: float = Field(default=20.0, ge=0, le=3_600)
     stream: StreamSettings = StreamSettings()
 

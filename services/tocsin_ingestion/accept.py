@@ -1,8 +1,9 @@
 """From a valid draft to a stored notification: the one way in, whatever carried the request.
 
-Users first, then the id, then encode, send, await. Knows no HTTP and no framework, so that the routes and any faster
-way in share it. Nothing here waits for Kafka on the event loop: `send` refuses at once or returns a future, and every
-future is awaited with a deadline, so that a broken producer cannot keep a client forever.
+Users first, then the id, then encode, send, await. Knows no HTTP and no framework, so that the routes and the hot path
+share it: the routes await `accept`; the hot path, which has no task to await in, calls `try_send` and later `conclude`.
+Nothing here waits for Kafka on the event loop: `send` refuses at once or returns a future, and every future is awaited
+with a deadline, so that a broken producer cannot keep a client forever.
 """
 
 from __future__ import annotations
@@ -13,18 +14,19 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
-from tocsin_core.codec import Encoded, encode
+import msgspec
+
+from tocsin_core.codec import Encoded, Headers, build_shared_headers, encode_beside
 from tocsin_core.errors import KafkaFailure, MessageError, OutcomeUnknown
 from tocsin_core.message import MAX_BODY_BYTES
-from tocsin_core.users import DirectoryUnavailable, UserDirectory
+from tocsin_core.users import DirectoryUnavailable, QuickUserDirectory
+from tocsin_ingestion.admission import DEFAULT_LIMITS, Admission, Limits, Load
 from tocsin_ingestion.draft import Draft
 from tocsin_ingestion.idempotency import KeyTable, fingerprint
 from tocsin_ingestion.identity import make_id
 from tocsin_ingestion.problems import (
-    BUSY,
     DIRECTORY_UNAVAILABLE,
     DRAINING,
-    KAFKA_UNAVAILABLE,
     TOO_LARGE,
     UNKNOWN_USER,
     FieldError,
@@ -34,24 +36,12 @@ from tocsin_ingestion.problems import (
     outcome_unknown,
 )
 
-STALLED_AFTER_SECONDS = 3.0
-"""While the oldest send waits longer than this, new ones are refused: they would only wait behind it."""
 GRACE_SECONDS = 2.0
 """How much longer than the producer's own deadline an answer may take before it is given without the producer."""
 
 
-class Sink(Protocol):
+class Sink(Load, Protocol):
     """What `RecordProducer` offers, as far as ingestion needs it."""
-
-    @property
-    def in_flight(self) -> int:
-        """How many records wait for Kafka."""
-        ...
-
-    @property
-    def oldest_in_flight_seconds(self) -> float:
-        """How long the oldest of them has waited."""
-        ...
 
     def send(self, topic: str, key: bytes, value: bytes, headers: list[tuple[str, bytes]]) -> asyncio.Future[Any]:
         """Enqueue a record; raise KafkaFailure at once or by way of the future."""
@@ -59,11 +49,10 @@ class Sink(Protocol):
 
 
 class Target(NamedTuple):
-    """Where accepted notifications go, in whose name, and how much may be on its way."""
+    """Where accepted notifications go, in whose name, and how long that may take."""
 
     topic: str
     tenant: str
-    max_in_flight: int
     delivery_timeout_seconds: float
 
     @property
@@ -72,7 +61,7 @@ class Target(NamedTuple):
         return f"/pipelines/{self.tenant}"
 
 
-class Accepted(NamedTuple):
+class Accepted(msgspec.Struct, frozen=True):
     """A notification that Kafka has. `is_replay`: it had it before this request came."""
 
     id: str
@@ -81,9 +70,11 @@ class Accepted(NamedTuple):
     offset: int | None = None
 
 
-class _Sent(NamedTuple):
+class Sent(msgspec.Struct, frozen=True):
+    """A notification on its way: `conclude` says how that ended. No future: an earlier request stored it."""
+
     id: str
-    future: asyncio.Future[Any] | None  # None: stored by an earlier request with the same key
+    future: asyncio.Future[Any] | None
     has_key: bool
 
 
@@ -92,16 +83,19 @@ class Acceptor:
 
     def __init__(
         self,
-        directory: UserDirectory,
+        directory: QuickUserDirectory,
         sink: Sink,
         target: Target,
         *,
+        limits: Limits = DEFAULT_LIMITS,
         keys: KeyTable | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.admission = Admission(sink, limits)
         self._directory = directory
         self._sink = sink
         self._target = target
+        self._source = target.source
         self._keys = KeyTable() if keys is None else keys
         self._clock = clock
         self._is_closed = False
@@ -110,12 +104,18 @@ class Acceptor:
         """Refuse everything from now on; what was sent is still awaited."""
         self._is_closed = True
 
+    @property
+    def patience_seconds(self) -> float:
+        """Return how long a client may wait for the end of what was sent."""
+        return self._target.delivery_timeout_seconds + GRACE_SECONDS
+
     async def accept(self, draft: Draft, *, traceparent: str, key: str | None = None) -> Accepted:
         """Store one notification and return its id. Raise Problem if it is not stored, or nobody knows whether."""
-        sent = await self._send(draft, traceparent, key)
+        refusals = await self._find_refusals([draft])
+        sent = self._send(draft, self._build_headers(traceparent), key, refusal=refusals.get(0))
         if sent.future is not None:
-            await asyncio.wait((sent.future,), timeout=self._patience_seconds)
-        return self._conclude(sent)
+            await asyncio.wait((sent.future,), timeout=self.patience_seconds)
+        return self.conclude(sent)
 
     async def accept_all(
         self,
@@ -124,58 +124,137 @@ class Acceptor:
         traceparent: str,
         key: str | None = None,
     ) -> list[Accepted | Problem]:
-        """Store many: issue every send first, in order, then await them together. A Problem stays in its place."""
-        sents = [await self._try_send(draft, traceparent, key, index) for index, draft in enumerate(drafts)]
-        futures = [sent.future for sent in sents if isinstance(sent, _Sent) and sent.future is not None]
+        """Store many: find their users, issue every send, in order, then await them. A Problem stays in its place."""
+        sents = self._send_all(drafts, traceparent, key, await self._find_refusals(drafts))
+        futures = [sent.future for sent in sents if isinstance(sent, Sent) and sent.future is not None]
         if futures:
-            await asyncio.wait(futures, timeout=self._patience_seconds)
-        return [self._try_conclude(sent) if isinstance(sent, _Sent) else sent for sent in sents]
+            await asyncio.wait(futures, timeout=self.patience_seconds)
+        return self.conclude_all(sents)
 
-    @property
-    def _patience_seconds(self) -> float:
-        return self._target.delivery_timeout_seconds + GRACE_SECONDS
+    def try_send(self, draft: Draft, *, traceparent: str, key: str | None = None) -> Sent | None:
+        """Send at once, without waiting for anything. None if the users must be looked up first: use `accept`.
 
-    async def _try_send(self, draft: Draft | Problem, traceparent: str, key: str | None, index: int) -> _Sent | Problem:
-        if isinstance(draft, Problem):
-            return draft
+        Raise Problem if it is refused.
+        """
+        return self._send(draft, self._build_headers(traceparent), key) if self._knows_users_of(draft) else None
+
+    def try_send_all(
+        self,
+        drafts: Sequence[Draft | Problem],
+        *,
+        traceparent: str,
+        key: str | None = None,
+    ) -> list[Sent | Problem] | None:
+        """Send many at once, in order. None, and nothing sent, if any user must be looked up: use `accept_all`."""
+        if all(isinstance(draft, Problem) or self._knows_users_of(draft) for draft in drafts):
+            return self._send_all(drafts, traceparent, key, {})
+        return None
+
+    def conclude(self, sent: Sent) -> Accepted:
+        """Return how a send ended. Raise Problem if it failed, or if nobody knows yet: then nobody waits any more."""
+        if sent.future is None:
+            return Accepted(sent.id, is_replay=True)
+        if not sent.future.done():
+            sent.future.add_done_callback(_acknowledge)
+            raise outcome_unknown(has_key=sent.has_key)
+        failure = sent.future.exception()
+        if failure is None:
+            stored = sent.future.result()
+            return Accepted(sent.id, partition=stored.partition, offset=stored.offset)
+        if isinstance(failure, KafkaFailure):
+            raise explain_kafka_failure(failure, has_key=sent.has_key) from failure
+        raise failure
+
+    def conclude_all(self, sents: Sequence[Sent | Problem]) -> list[Accepted | Problem]:
+        """Return how each send ended."""
+        return [self._try_conclude(sent) if isinstance(sent, Sent) else sent for sent in sents]
+
+    def _try_conclude(self, sent: Sent) -> Accepted | Problem:
         try:
-            return await self._send(draft, traceparent, key, index)
+            return self.conclude(sent)
         except Problem as problem:
             return problem
 
-    def _try_conclude(self, sent: _Sent) -> Accepted | Problem:
-        try:
-            return self._conclude(sent)
-        except Problem as problem:
-            return problem
+    def _knows_users_of(self, draft: Draft) -> bool:
+        return self._directory.knows(str(draft.from_id)) and self._directory.knows(str(draft.to_id))
 
-    async def _send(self, draft: Draft, traceparent: str, key: str | None, index: int | None = None) -> _Sent:
+    async def _find_refusals(self, drafts: Sequence[Draft | Problem]) -> dict[int, Problem | None]:
+        unsure = [
+            (index, draft)
+            for index, draft in enumerate(drafts)
+            if isinstance(draft, Draft) and not self._knows_users_of(draft)
+        ]
+        found = await asyncio.gather(*(self._find_refusal(draft) for _, draft in unsure))
+        return {index: refusal for (index, _), refusal in zip(unsure, found, strict=True)}
+
+    async def _find_refusal(self, draft: Draft) -> Problem | None:
+        try:
+            for field, user_id in (("fromID", str(draft.from_id)), ("toID", str(draft.to_id))):
+                if await self._directory.find(user_id) is None:
+                    error = FieldError(field, f"no user has the id {user_id!r}")
+                    return Problem(UNKNOWN_USER, f"{field}: {error.detail}", errors=(error,))
+        except DirectoryUnavailable as unavailable:
+            problem = Problem(DIRECTORY_UNAVAILABLE, "Nothing was stored. Repeat later.")
+            problem.__cause__ = unavailable
+            return problem
+        return None
+
+    def _send_all(
+        self,
+        drafts: Sequence[Draft | Problem],
+        traceparent: str,
+        key: str | None,
+        refusals: dict[int, Problem | None],
+    ) -> list[Sent | Problem]:
+        headers = self._build_headers(traceparent)
+
+        def send(index: int, draft: Draft | Problem) -> Sent | Problem:
+            if isinstance(draft, Problem):
+                return draft
+            try:
+                return self._send(draft, headers, key, index, refusal=refusals.get(index))
+            except Problem as problem:
+                return problem
+
+        return [send(index, draft) for index, draft in enumerate(drafts)]
+
+    def _send(
+        self,
+        draft: Draft,
+        headers: Headers,
+        key: str | None,
+        index: int | None = None,
+        *,
+        refusal: Problem | None = None,
+    ) -> Sent:
         notification_id = make_id(self._target.tenant, key, index=index)
         if key is None:
-            return _Sent(notification_id, await self._produce(draft, notification_id, traceparent), has_key=False)
+            return Sent(notification_id, self._produce(draft, notification_id, headers, refusal), has_key=False)
         if not self._keys.claim(notification_id, fingerprint(draft), now=self._clock()):
-            return _Sent(notification_id, None, has_key=True)
+            return Sent(notification_id, None, has_key=True)
         try:
-            future = await self._produce(draft, notification_id, traceparent, has_key=True)
+            future = self._produce(draft, notification_id, headers, refusal, has_key=True)
         except BaseException:
             self._keys.release(notification_id)
             raise
         # Settled by the future itself, so that a client who hangs up before the answer changes nothing.
         future.add_done_callback(lambda done: self._settle(notification_id, done))
-        return _Sent(notification_id, future, has_key=True)
+        return Sent(notification_id, future, has_key=True)
 
-    async def _produce(
+    def _produce(
         self,
         draft: Draft,
         notification_id: str,
-        traceparent: str,
+        headers: Headers,
+        refusal: Problem | None,
         *,
         has_key: bool = False,
     ) -> asyncio.Future[Any]:
         self._check_open()
-        await self._check_users(draft)
-        self._check_room()
-        record = self._encode(draft, notification_id, traceparent)
+        if refusal is not None:
+            raise refusal
+        self.admission.check_room()
+        record = self._encode(draft, notification_id, headers)
         try:
             return self._sink.send(self._target.topic, record.key, record.value, record.headers)
         except KafkaFailure as failure:
@@ -185,30 +264,12 @@ class Acceptor:
         if self._is_closed:
             raise Problem(DRAINING, "Nothing was stored. Repeat: another instance answers.")
 
-    async def _check_users(self, draft: Draft) -> None:
-        try:
-            for field, user_id in (("fromID", str(draft.from_id)), ("toID", str(draft.to_id))):
-                if await self._directory.find(user_id) is None:
-                    error = FieldError(field, f"no user has the id {user_id!r}")
-                    raise Problem(UNKNOWN_USER, f"{field}: {error.detail}", errors=(error,))
-        except DirectoryUnavailable as unavailable:
-            raise Problem(DIRECTORY_UNAVAILABLE, "Nothing was stored. Repeat later.") from unavailable
+    def _build_headers(self, traceparent: str) -> Headers:
+        return build_shared_headers(source=self._source, traceparent=traceparent, accepted_at=datetime.now(UTC))
 
-    def _check_room(self) -> None:
-        if self._sink.in_flight >= self._target.max_in_flight:
-            raise Problem(BUSY, f"{self._target.max_in_flight} notifications wait for Kafka already. Repeat later.")
-        if self._sink.oldest_in_flight_seconds > STALLED_AFTER_SECONDS:
-            raise Problem(KAFKA_UNAVAILABLE, "Kafka is not confirming at present; nothing was stored. Repeat later.")
-
-    def _encode(self, draft: Draft, notification_id: str, traceparent: str) -> Encoded:
-        notification = draft.build_notification(notification_id)
+    def _encode(self, draft: Draft, notification_id: str, headers: Headers) -> Encoded:
         try:
-            record = encode(
-                notification,
-                source=self._target.source,
-                traceparent=traceparent,
-                accepted_at=datetime.now(UTC),
-            )
+            record = encode_beside(headers, draft.build_notification(notification_id))
         except MessageError as error:
             raise invalid(FieldError("(body)", "cannot be stored so that it could be read again")) from error
         if len(record.value) > MAX_BODY_BYTES:
@@ -222,20 +283,6 @@ class Acceptor:
             self._keys.settle(notification_id, is_stored=is_stored, now=self._clock())
         else:
             self._keys.release(notification_id)
-
-    def _conclude(self, sent: _Sent) -> Accepted:
-        if sent.future is None:
-            return Accepted(sent.id, is_replay=True)
-        if not sent.future.done():
-            sent.future.add_done_callback(_acknowledge)
-            raise outcome_unknown(has_key=sent.has_key)
-        failure = sent.future.exception()
-        if failure is None:
-            stored = sent.future.result()
-            return Accepted(sent.id, partition=stored.partition, offset=stored.offset)
-        if isinstance(failure, KafkaFailure):
-            raise explain_kafka_failure(failure, has_key=sent.has_key) from failure
-        raise failure
 
 
 def _acknowledge(done: asyncio.Future[Any]) -> None:

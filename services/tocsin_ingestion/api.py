@@ -2,6 +2,8 @@
 
 FastAPI documents and routes; bodies are decoded by msgspec from the raw request, because pydantic parameters cost
 about ten times the CPU. No middleware: each `BaseHTTPMiddleware` would cost more than the whole of the validation.
+On the real server the hot path (`protocol`) answers most requests before they come here; what it hands over, and all
+that it must agree with, is here.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from tocsin_ingestion.body import read_body
 from tocsin_ingestion.draft import Rules
 from tocsin_ingestion.identity import read_key
 from tocsin_ingestion.openapi import DESCRIPTION, build_components, describe_batch, describe_one
-from tocsin_ingestion.problems import INTERNAL, METHOD_NOT_ALLOWED, NOT_FOUND, Problem
+from tocsin_ingestion.problems import METHOD_NOT_ALLOWED, NOT_FOUND, Problem, internal
 from tocsin_ingestion.report import Reporter
 from tocsin_ingestion.validation import MAX_BATCH_BYTES, parse_batch, parse_notification
 
@@ -75,12 +77,12 @@ class Routes:
             answer = _CLIENT_GONE
         except Exception:  # noqa: BLE001 - the top of every request: logged with its trace id, answered as a problem
             _log.exception("request failed", trace_id=trace_id, path=request.url.path)
-            answer = build_refusal(_internal(), trace_id)
+            answer = build_refusal(internal(), trace_id)
         return _to_response(answer)
 
     async def _accept_one(self, request: Request, traceparent: str) -> Answer:
+        body = await read_body(request, self._acceptor.admission, limit=MAX_BODY_BYTES)
         key = read_key(request.headers.getlist("idempotency-key"))
-        body = await read_body(request, limit=MAX_BODY_BYTES)
         content_type = request.headers.get("content-type")
         draft = parse_notification(body, content_type, rules=self._rules, now=datetime.now(UTC))
         accepted = await self._acceptor.accept(draft, traceparent=traceparent, key=key)
@@ -88,8 +90,8 @@ class Routes:
         return build_accepted(accepted)
 
     async def _accept_batch(self, request: Request, traceparent: str) -> Answer:
+        body = await read_body(request, self._acceptor.admission, limit=MAX_BATCH_BYTES)
         key = read_key(request.headers.getlist("idempotency-key"))
-        body = await read_body(request, limit=MAX_BATCH_BYTES)
         content_type = request.headers.get("content-type")
         drafts = parse_batch(body, content_type, rules=self._rules, now=datetime.now(UTC))
         outcomes = await self._acceptor.accept_all(drafts, traceparent=traceparent, key=key)
@@ -136,11 +138,7 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
 
 async def _answer_failure(request: Request, error: Exception) -> Response:
     del request, error  # uvicorn logs what failed
-    return _to_response(build_refusal(_internal(), None))
-
-
-def _internal() -> Problem:
-    return Problem(INTERNAL, "The reason is in the log, under this trace id. Repeat with the same Idempotency-Key.")
+    return _to_response(build_refusal(internal(), None))
 
 
 def _to_response(answer: Answer) -> Response:

@@ -1,4 +1,4 @@
-"""Reading a request's body, bounded in bytes and in time, whether or not it declares its length.
+"""Reading a request's body, bounded in bytes, alone and with all others, and in time, whatever length it declares.
 
 The bound is checked on what has arrived, so that a chunked body without Content-Length stops at the same byte. What a
 refused client still sends is discarded by uvicorn, without being kept: closing at once would reset the connection
@@ -11,28 +11,51 @@ import asyncio
 
 from starlette.requests import Request
 
+from tocsin_ingestion.admission import Admission, Room
 from tocsin_ingestion.problems import BODY_TIMEOUT, Problem
 from tocsin_ingestion.validation import check_size
 
 BODY_TIMEOUT_SECONDS = 30.0
+MAX_LENGTH_DIGITS = 19
+"""A Content-Length of more digits is written with leading zeros: the bytes that arrive are counted anyway."""
 
 
-async def read_body(request: Request, *, limit: int, timeout_seconds: float = BODY_TIMEOUT_SECONDS) -> bytes:
-    """Return the whole body. Raise Problem: 413 above `limit` bytes, 408 if it takes longer than `timeout_seconds`."""
+async def read_body(
+    request: Request,
+    admission: Admission,
+    *,
+    limit: int,
+    timeout_seconds: float = BODY_TIMEOUT_SECONDS,
+) -> bytes:
+    """Return the whole body.
+
+    Raise Problem: 413 above `limit` bytes, 503 if there is no room for it, 408 if it takes longer than
+    `timeout_seconds`.
+    """
     declared = request.headers.get("content-length", "0")
-    check_size(int(declared) if declared.isdecimal() else 0, limit=limit)
+    is_number = declared.isdecimal() and len(declared) <= MAX_LENGTH_DIGITS
+    declared_bytes = int(declared) if is_number else 0
+    check_size(declared_bytes, limit=limit)
     try:
-        async with asyncio.timeout(timeout_seconds):
-            return await _collect(request, limit)
+        with Room(admission) as room:
+            room.grow_to(declared_bytes)
+            async with asyncio.timeout(timeout_seconds):
+                return await _collect(request, limit, room)
     except TimeoutError as error:
-        raise Problem(BODY_TIMEOUT, f"The body was not complete after {timeout_seconds:g} seconds") from error
+        raise body_timeout(timeout_seconds) from error
 
 
-async def _collect(request: Request, limit: int) -> bytes:
+def body_timeout(seconds: float = BODY_TIMEOUT_SECONDS) -> Problem:
+    """Return the 408 for a body that takes too long."""
+    return Problem(BODY_TIMEOUT, f"The body was not complete after {seconds:g} seconds")
+
+
+async def _collect(request: Request, limit: int, room: Room) -> bytes:
     chunks: list[bytes] = []
     size_bytes = 0
     async for chunk in request.stream():
         size_bytes += len(chunk)
         check_size(size_bytes, limit=limit)
+        room.grow_to(size_bytes)
         chunks.append(chunk)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)

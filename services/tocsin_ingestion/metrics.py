@@ -9,11 +9,11 @@ from tocsin_ingestion.problems import KINDS
 
 ACCEPTED = Counter("tocsin_ingestion_accepted", "Notifications answered 202 for the first time", registry=registry)
 REPLAYED = Counter("tocsin_ingestion_replayed", "Notifications answered 202 from an earlier request", registry=registry)
-REFUSED = Counter("tocsin_ingestion_refused", "Notifications refused, by reason", ["reason"], registry=registry)
 STREAMS_OPEN = Gauge("tocsin_ingestion_streams_open", "WebSocket connections that are open", registry=registry)
 STREAMS_CLOSED = Counter(
     "tocsin_ingestion_streams_closed", "WebSocket connections that ended, by close code", ["code"], registry=registry
 )
 
-for _kind in KINDS:
-    REFUSED.labels(_kind.name)  # every reason exists from the start, so that a rate over it is never missing
+_refused = Counter("tocsin_ingestion_refused", "Notifications refused, by reason", ["reason"], registry=registry)
+# Every reason exists from the start, so that a rate over it is never missing.
+REFUSED = {kind: _refused.labels(kind.name) for kind in KINDS}

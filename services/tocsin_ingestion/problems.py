@@ -32,10 +32,12 @@ UNKNOWN_USER = Kind("unknown-user", 404, "No such user")
 NOT_FOUND = Kind("not-found", 404, "No such path")
 METHOD_NOT_ALLOWED = Kind("method-not-allowed", 405, "The path does not take this method")
 BODY_TIMEOUT = Kind("body-timeout", 408, "The body did not arrive in time")
+HEAD_TIMEOUT = Kind("head-timeout", 408, "The headers did not arrive in time")
 KEY_IN_FLIGHT = Kind("idempotency-key-in-flight", 409, "The first request with this key is still being answered", 1)
 TOO_LARGE = Kind("too-large", 413, "The body is too large")
 UNSUPPORTED = Kind("unsupported-media-type", 415, "The Content-Type is not supported")
 UPGRADE_REQUIRED = Kind("upgrade-required", 426, "This path speaks WebSocket")
+HEAD_TOO_LARGE = Kind("head-too-large", 431, "The headers are too large")
 INVALID = Kind("invalid", 422, "The notification is not valid")
 KEY_REUSED = Kind("idempotency-key-reused", 422, "This Idempotency-Key belongs to another notification")
 RECORD_REJECTED = Kind("record-rejected", 422, "Kafka will never take this notification")
@@ -100,6 +102,11 @@ class Problem(TocsinError):
 def invalid(*found: FieldError) -> Problem:
     """Return the 422 that names every field in `found`."""
     return Problem(INVALID, "; ".join(f"{each.field}: {each.detail}" for each in found), errors=found)
+
+
+def internal() -> Problem:
+    """Return the 500: the reason is nobody's business but the log's."""
+    return Problem(INTERNAL, "The reason is in the log, under this trace id. Repeat with the same Idempotency-Key.")
 
 
 _KAFKA_KINDS: dict[type[KafkaFailure], tuple[Kind, str]] = {

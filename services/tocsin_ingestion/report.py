@@ -7,6 +7,7 @@ interval, with how many there were and one example, whose trace_id a client was 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,8 +21,6 @@ from tocsin_ingestion.metrics import ACCEPTED, REFUSED, REPLAYED
 from tocsin_ingestion.problems import Kind, Problem
 
 REPEAT_AFTER_SECONDS = 10.0
-
-_log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -40,14 +39,25 @@ class Reporter:
         self._topic = topic
         self._clock = clock
         self._untold: dict[Kind, _Untold] = {}
+        # Bound here: the lazy logger would be assembled anew for every line, even for those nobody wants.
+        self._log = structlog.get_logger(__name__).bind()
+        self._tells_each = self._log.is_enabled_for(logging.DEBUG)
 
     def report(self, outcomes: Sequence[Accepted | Problem], trace_id: str | None) -> None:
         """Count and log what came of one request's notifications."""
+        accepted = replayed = 0
         for outcome in outcomes:
             if isinstance(outcome, Problem):
                 self._report_refused(outcome, trace_id)
-            else:
-                self._report_accepted(outcome, trace_id)
+                continue
+            accepted += not outcome.is_replay
+            replayed += outcome.is_replay
+            if self._tells_each:
+                self._tell_accepted(outcome, trace_id)
+        if accepted:
+            ACCEPTED.inc(accepted)
+        if replayed:
+            REPLAYED.inc(replayed)
 
     def flush(self, *, is_final: bool = False) -> None:
         """Tell of the refusals counted since the last line about their kind, if that is long ago or this is the end."""
@@ -56,9 +66,8 @@ class Reporter:
             if untold.count and (is_final or now - untold.last_told >= REPEAT_AFTER_SECONDS):
                 self._tell(kind, untold, now)
 
-    def _report_accepted(self, accepted: Accepted, trace_id: str | None) -> None:
-        (REPLAYED if accepted.is_replay else ACCEPTED).inc()
-        _log.debug(
+    def _tell_accepted(self, accepted: Accepted, trace_id: str | None) -> None:
+        self._log.debug(
             "notification accepted",
             notification_id=accepted.id,
             trace_id=trace_id,
@@ -69,8 +78,8 @@ class Reporter:
         )
 
     def _report_refused(self, problem: Problem, trace_id: str | None) -> None:
-        REFUSED.labels(problem.kind.name).inc()
-        _log.debug("notification refused", reason=problem.kind.name, detail=problem.detail, trace_id=trace_id)
+        REFUSED[problem.kind].inc()
+        self._log.debug("notification refused", reason=problem.kind.name, detail=problem.detail, trace_id=trace_id)
         now = self._clock()
         untold = self._untold.setdefault(problem.kind, _Untold())
         untold.count += 1
@@ -80,7 +89,7 @@ class Reporter:
             self._tell(problem.kind, untold, now)
 
     def _tell(self, kind: Kind, untold: _Untold, now: float) -> None:
-        log = _log.warning if kind.status >= HTTPStatus.INTERNAL_SERVER_ERROR else _log.info
+        log = self._log.warning if kind.status >= HTTPStatus.INTERNAL_SERVER_ERROR else self._log.info
         about = {"reason": kind.name, "status": kind.status, "count": untold.count, "topic": self._topic}
         log("notifications refused", **about, **untold.example)
         untold.count, untold.last_told = 0, now

@@ -18,13 +18,14 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from tocsin_core.errors import SettingsError
+from tocsin_ingestion.protocol import KEEP_ALIVE_SECONDS, HotPathProtocol
 from tocsin_ingestion.wire import MAX_CLIENT_FRAME_BYTES, PING_SECONDS, StreamProtocol
 
-KEEP_ALIVE_SECONDS = 75
-"""Longer than the idle timeout of common load balancers (60 s), so that they close first."""
 BACKLOG = 2_048
 SILENCE_SECONDS = 1.0
 """How long a kept-alive connection may stay silent, after the listener closed, before it is closed from our side."""
+SWEEP_TICKS = 5
+"""Every how many of uvicorn's ticks (0.1 s each) the connections' deadlines are looked at."""
 _TICK_SECONDS = 0.02
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
@@ -39,14 +40,16 @@ def bind(host: str, port: int) -> socket.socket:
         raise SettingsError(f"ingestion.host, ingestion.port: cannot listen on {host}:{port}: {error}") from error
 
 
-def build_config(app: App, *, graceful_seconds: float, has_streams: bool = False) -> uvicorn.Config:
-    """Return how uvicorn runs: httptools, WebSockets if there are any, no access log; the loop and the logs are ours.
+def build_config(
+    app: App, protocol: type[HttpToolsProtocol], *, graceful_seconds: float, has_streams: bool = False
+) -> uvicorn.Config:
+    """Return how uvicorn runs: our protocol, WebSockets if there are any, no access log; loop and logs are ours.
 
     Frames are not compressed: a compressor costs every connection more memory than all the rest of it.
     """
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=protocol,
         ws=StreamProtocol if has_streams else "none",
         ws_max_size=MAX_CLIENT_FRAME_BYTES,
         ws_ping_interval=PING_SECONDS,
@@ -70,6 +73,15 @@ class DrainingServer(uvicorn.Server):
     def capture_signals(self) -> Generator[None, None, None]:
         """Capture none: the process has one place for signals."""
         yield
+
+    async def on_tick(self, counter: int) -> bool:
+        """Do what uvicorn does ten times a second, and end what the hot path has let wait too long."""
+        if counter % SWEEP_TICKS == 0:
+            now = asyncio.get_running_loop().time()
+            for connection in self._connections:
+                if isinstance(connection, HotPathProtocol):
+                    connection.check_deadline(now)
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop listening, let every connection ask once more, then end as uvicorn does."""

@@ -247,6 +247,61 @@ async def test_while_the_oldest_send_is_stalled_new_ones_are_refused_at_once(
         assert (await first).status_code == 202
 
 
+async def test_a_pause_of_kafka_under_load_is_calm_and_loses_nothing_that_was_answered_202(
+    pausable: EmbeddedKafka, pausable_topic: str, tmp_path: Path
+) -> None:
+    async with run_ready(tmp_path, pausable.bootstrap_servers, pausable_topic, delivery_timeout_seconds=5) as service:
+        pressure = Pressure(service.url)
+        workers = [asyncio.create_task(pressure.run()) for _ in range(32)]
+        await pressure.has_many.wait()
+        with paused(pausable.pid):
+            await pressure.is_refused.wait()
+            for _ in range(4):  # the pause goes on beyond the deadline of what waits
+                response = await service.client.get("/healthz")
+                assert response.elapsed.total_seconds() < 1
+                await asyncio.sleep(1)
+        await wait_until_accepted(service, seconds=15)
+        pressure.is_over = True
+        await asyncio.gather(*workers)
+    assert set(pressure.statuses) <= {202, 503, 504}
+    assert max(pressure.seconds) < 5 + 2 + 1.5  # the deadline, the grace, and a sweep on a busy machine
+    assert sorted(pressure.refused_seconds)[len(pressure.refused_seconds) // 2] < 0.2  # a refusal does not wait
+    stored = {each.id for each in await read_topic(pausable.bootstrap_servers, pausable_topic)}
+    assert pressure.accepted
+    assert set(pressure.accepted) <= stored
+
+
+class Pressure:
+    """Workers that repeat at once whatever they are told, and note how long it took to be told."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.is_over = False
+        self.accepted: list[str] = []
+        self.statuses: Counter[int] = Counter()
+        self.seconds: list[float] = []
+        self.refused_seconds: list[float] = []
+        self.has_many = asyncio.Event()
+        self.is_refused = asyncio.Event()
+
+    async def run(self) -> None:
+        async with httpx.AsyncClient(base_url=self.url, timeout=30) as client:
+            while not self.is_over:
+                response = await client.post(ONE, json=GOOD)
+                elapsed_seconds = response.elapsed.total_seconds()
+                self.statuses[response.status_code] += 1
+                self.seconds.append(elapsed_seconds)
+                if response.status_code == 202:
+                    self.accepted.append(response.json()["id"])
+                    if len(self.accepted) == 200:
+                        self.has_many.set()
+                elif response.status_code == 503:
+                    assert response.headers["retry-after"]
+                    self.refused_seconds.append(elapsed_seconds)
+                    self.is_refused.set()
+                    await asyncio.sleep(0.05)
+
+
 async def wait_until_accepted(service: Service, *, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while (response := await service.client.post(ONE, json=GOOD)).status_code != 202:

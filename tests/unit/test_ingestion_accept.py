@@ -11,11 +11,13 @@ from tocsin_core import errors
 from tocsin_core.codec import decode, make_traceparent
 from tocsin_core.users import DirectoryUnavailable, Profile
 from tocsin_ingestion.accept import Accepted, Acceptor, Target
+from tocsin_ingestion.admission import Limits
 from tocsin_ingestion.draft import Draft
 from tocsin_ingestion.problems import Problem
 
 TRACE = make_traceparent()
-TARGET = Target(topic="t", tenant="default/orders", max_in_flight=3, delivery_timeout_seconds=0.01 - 2.0)
+TARGET = Target(topic="t", tenant="default/orders", delivery_timeout_seconds=0.01 - 2.0)
+LIMITS = Limits(max_in_flight=3, max_in_flight_bytes=1_000)
 """The grace of two seconds makes a client wait 10 ms for the sink."""
 
 
@@ -33,6 +35,10 @@ class Directory:
             raise self.error
         return Profile(id=user_id) if user_id in self.known else None
 
+    def knows(self, user_id: str) -> bool:
+        del user_id
+        return False  # `find` is to be asked
+
 
 class Sink:
     def __init__(self, *outcomes: Exception | None) -> None:
@@ -40,7 +46,7 @@ class Sink:
         self.sent: list[tuple[bytes, bytes]] = []
         self.futures: list[asyncio.Future[Any]] = []
         self.has_two = asyncio.Event()
-        self.in_flight = 0
+        self.in_flight = self.in_flight_bytes = 0
         self.oldest_in_flight_seconds = 0.0
 
     def send(self, topic: str, key: bytes, value: bytes, headers: list[tuple[str, bytes]]) -> asyncio.Future[Any]:
@@ -73,7 +79,7 @@ def draft(to_id: int | str = 2, message: str = "hi") -> Draft:
 
 def build(*outcomes: Exception | None) -> tuple[Acceptor, Sink]:
     sink = Sink(*outcomes)
-    return Acceptor(Directory("1", "2", "3"), sink, TARGET), sink
+    return Acceptor(Directory("1", "2", "3"), sink, TARGET, limits=LIMITS), sink
 
 
 async def refuse(acceptor: Acceptor, *, key: str | None = None, to_id: int | str = 2) -> Problem:
@@ -152,7 +158,14 @@ async def test_a_504_says_whether_repeating_is_safe() -> None:
 
 async def test_the_bound_of_notifications_in_flight_is_a_503() -> None:
     acceptor, sink = build()
-    sink.in_flight = TARGET.max_in_flight
+    sink.in_flight = LIMITS.max_in_flight
+    assert (await refuse(acceptor)).kind.name == "busy"
+    assert not sink.sent
+
+
+async def test_the_bound_of_bytes_in_flight_is_a_503() -> None:
+    acceptor, sink = build()
+    sink.in_flight_bytes = LIMITS.max_in_flight_bytes
     assert (await refuse(acceptor)).kind.name == "busy"
     assert not sink.sent
 

@@ -1,99 +1,28 @@
-"""The API over a real socket, on the server it runs on; only Kafka is stood in for, to make it fail on demand."""
+"""The API over a real socket, through the hot path and through the routes: one behaviour, two ways."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx
 import pytest
 from jsonschema import Draft202012Validator
 
+from ingestion_api import BATCH, GOOD, ONE, Running, run_api
 from tocsin_core.codec import decode
-from tocsin_core.errors import KafkaFailure, KafkaUnavailable, NotAuthorized
+from tocsin_core.errors import KafkaUnavailable, NotAuthorized
 from tocsin_core.message import MAX_BODY_BYTES
-from tocsin_core.users import Profile
-from tocsin_ingestion.accept import Acceptor, Target
-from tocsin_ingestion.api import build_api
-from tocsin_ingestion.draft import Rules
 from tocsin_ingestion.problems import MEDIA_TYPE
-from tocsin_ingestion.report import Reporter
-from tocsin_ingestion.web import DrainingServer, bind, build_config
 
-GOOD: dict[str, Any] = {"fromID": 1, "toID": 2, "message": "hi"}
-ONE, BATCH = "/v1/notifications", "/v1/notifications:batch"
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-class Stored(NamedTuple):
-    partition: int = 0
-    offset: int = 0
-
-
-class Directory:
-    async def find(self, user_id: str) -> Profile | None:
-        if user_id == "666":
-            raise ZeroDivisionError
-        return Profile(id=user_id) if user_id in {"1", "2"} else None
-
-
-class Sink:
-    """Stores at once, unless `failure` is set or `is_open` is cleared."""
-
-    def __init__(self) -> None:
-        self.in_flight = 0
-        self.oldest_in_flight_seconds = 0.0
-        self.records: list[tuple[bytes, bytes, dict[str, bytes]]] = []
-        self.failure: KafkaFailure | None = None
-        self.is_open = asyncio.Event()
-        self.is_open.set()
-        self.was_asked = asyncio.Event()
-
-    def send(self, topic: str, key: bytes, value: bytes, headers: list[tuple[str, bytes]]) -> asyncio.Future[Any]:
-        del topic
-        self.was_asked.set()
-        return asyncio.ensure_future(self._store(key, value, headers))
-
-    async def _store(self, key: bytes, value: bytes, headers: list[tuple[str, bytes]]) -> Stored:
-        await self.is_open.wait()
-        if self.failure:
-            raise self.failure
-        self.records.append((key, value, dict(headers)))
-        return Stored()
-
-
-class Running(NamedTuple):
-    client: httpx.AsyncClient
-    sink: Sink
-    server: DrainingServer
-    acceptor: Acceptor
-    port: int
-
-
-@asynccontextmanager
-async def run_api() -> AsyncIterator[Running]:
-    sink = Sink()
-    target = Target(topic="t", tenant="default/orders", max_in_flight=100, delivery_timeout_seconds=10)
-    acceptor = Acceptor(Directory(), sink, target)
-    listener = bind("127.0.0.1", 0)
-    port = listener.getsockname()[1]
-    config = build_config(build_api(acceptor, Rules(("push",)), Reporter(topic="t")), graceful_seconds=5)
-    server = DrainingServer(config)
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
-            yield Running(client, sink, server, acceptor, port)
-    finally:
-        server.should_exit = True
-        await serving
-
-
-@pytest.fixture
-async def api() -> AsyncIterator[Running]:
-    async with run_api() as running:
+@pytest.fixture(params=["hot", "routes"])
+async def api(request: pytest.FixtureRequest) -> AsyncIterator[Running]:
+    async with run_api(request.param) as running:
         yield running
 
 

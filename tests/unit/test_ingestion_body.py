@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from starlette.requests import ClientDisconnect, Request
 
+from tocsin_ingestion.admission import Admission, Limits
 from tocsin_ingestion.body import read_body
 from tocsin_ingestion.problems import Problem
 from tocsin_ingestion.server import plan_drain
@@ -26,22 +27,40 @@ def build_request(*chunks: bytes, is_complete: bool = True, length: str | None =
     return Request({"type": "http", "method": "POST", "headers": headers}, receive)
 
 
+class Idle:
+    in_flight = in_flight_bytes = 0
+    oldest_in_flight_seconds = 0.0
+
+
+async def read(request: Request, **options: Any) -> bytes:
+    return await read_body(request, Admission(Idle()), limit=4, **options)
+
+
 async def refuse(request: Request, **options: Any) -> int:
     with pytest.raises(Problem) as caught:
-        await read_body(request, limit=4, **options)
+        await read(request, **options)
     return caught.value.kind.status
 
 
+async def test_a_body_for_which_there_is_no_room_is_a_503_and_what_it_took_is_given_back() -> None:
+    admission = Admission(Idle(), Limits(max_bodies_bytes=3))
+    for request in (build_request(b"ab", b"cd"), build_request(is_complete=False, length="4")):
+        with pytest.raises(Problem) as caught:
+            await read_body(request, admission, limit=4)
+        assert caught.value.kind.name == "busy"
+    assert await read_body(build_request(b"ab", b"c"), admission, limit=4) == b"abc"
+
+
 async def test_chunks_are_put_together() -> None:
-    assert await read_body(build_request(b"a", b"b", b"c"), limit=4) == b"abc"
+    assert await read(build_request(b"a", b"b", b"c")) == b"abc"
 
 
 async def test_an_empty_body_is_empty() -> None:
-    assert await read_body(build_request(b""), limit=4) == b""
+    assert await read(build_request(b"")) == b""
 
 
 async def test_a_body_of_exactly_the_limit_is_read() -> None:
-    assert await read_body(build_request(b"abcd", length="4"), limit=4) == b"abcd"
+    assert await read(build_request(b"abcd", length="4")) == b"abcd"
 
 
 async def test_a_declared_length_above_the_limit_is_refused_before_anything_is_read() -> None:
@@ -61,7 +80,7 @@ async def test_a_client_that_leaves_is_not_a_problem_of_the_body() -> None:
         return {"type": "http.disconnect"}
 
     with pytest.raises(ClientDisconnect):
-        await read_body(Request({"type": "http", "method": "POST", "headers": []}, receive), limit=4)
+        await read(Request({"type": "http", "method": "POST", "headers": []}, receive))
 
 
 @pytest.mark.parametrize("budget_seconds", [0, 1, 4, 20, 600])

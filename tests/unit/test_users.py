@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -142,3 +143,25 @@ async def test_a_directory_recovers_when_its_file_appears(tmp_path: Path, clock:
     write(path, "2: {name: Ada}")
     clock.now = 1.0
     assert await directory.find("2") == Profile(id="2", name="Ada")
+
+
+async def test_only_a_user_of_a_file_just_looked_at_is_known_at_once(users_file: Path, clock: Clock) -> None:
+    directory = FileUserDirectory(users_file, check_interval_seconds=1, clock=clock)
+    assert not directory.knows("2")  # nothing was read yet
+    await directory.find("2")
+    assert directory.knows("2")
+    assert not directory.knows("3")
+    clock.now += 1.0
+    assert not directory.knows("2")  # a look is due
+
+
+async def test_while_the_file_is_being_looked_at_again_its_users_stay_known_at_once(
+    users_file: Path, clock: Clock
+) -> None:
+    directory = FileUserDirectory(users_file, check_interval_seconds=1, clock=clock)
+    await directory.find("2")
+    clock.now += 1.0
+    looking = asyncio.create_task(directory.find("2"))
+    await asyncio.sleep(0)
+    assert directory.knows("2")
+    await looking

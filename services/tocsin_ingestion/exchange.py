@@ -1,0 +1,166 @@
+"""One request on the hot path, from its complete body to its answer: what uvicorn's cycle and task are elsewhere.
+
+There is no task: the end of a send calls back. uvicorn finds in an exchange what it looks for in its own cycle
+(`response_complete`, `keep_alive`, `disconnected`, `message_event`), so that its shutdown and its queue of pipelined
+requests work as if this were one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import structlog
+
+from tocsin_core.codec import make_traceparent, trace_id_of
+from tocsin_core.message import MAX_BODY_BYTES
+from tocsin_ingestion.accept import Accepted, Acceptor, Sent
+from tocsin_ingestion.answers import Answer, build_accepted, build_batch, build_refusal
+from tocsin_ingestion.draft import Rules
+from tocsin_ingestion.identity import read_key
+from tocsin_ingestion.problems import Problem, internal
+from tocsin_ingestion.report import Reporter
+from tocsin_ingestion.validation import MAX_BATCH_BYTES, parse_batch, parse_notification
+
+Reply = Callable[["Exchange", Answer | Accepted], None]
+Fields = Mapping[bytes, bytes]
+_NOBODY = asyncio.Event()
+"""uvicorn wakes a cycle's reader when the connection is lost; nobody reads here."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Parts(NamedTuple):
+    """What accepting takes; the routes have the same."""
+
+    acceptor: Acceptor
+    rules: Rules
+    reporter: Reporter
+
+
+class Exchange:
+    """What both kinds share: refusing, failing, and being answered once."""
+
+    max_body_bytes = MAX_BODY_BYTES
+    message_event = _NOBODY
+
+    def __init__(self, parts: Parts, fields: Fields, reply: Reply, *, keep_alive: bool) -> None:
+        self.parts = parts
+        self.fields = fields
+        self.keep_alive = keep_alive
+        self.disconnected = False
+        self.response_complete = False
+        incoming = fields.get(b"traceparent")
+        self.traceparent = make_traceparent(incoming.decode("latin-1") if incoming else None)
+        self._reply = reply
+
+    def begin(self, body: bytes) -> bool:
+        """Send what the body holds and arrange for the answer. False, and nothing done, if it is one for the routes."""
+        return self._guard(self._begin, body)
+
+    def refuse(self, problem: Problem) -> None:
+        """Answer with a problem, unless there was an answer."""
+        if not self.response_complete:
+            self.parts.reporter.report([problem], self._trace_id)
+            self._answer(build_refusal(problem, self._trace_id))
+
+    def end(self, _done: object = None) -> None:
+        """Answer with how it ended, known or not, unless there was an answer."""
+        if not self.response_complete:
+            self._guard(self._end)
+
+    def _guard(self, act: Callable[..., bool], *arguments: bytes) -> bool:
+        try:
+            return act(*arguments)
+        except Problem as problem:
+            self.refuse(problem)
+        except Exception:  # noqa: BLE001 - the top of every request: logged with its trace id, answered as a problem
+            _log.exception("request failed", trace_id=self._trace_id)
+            if not self.response_complete:
+                self._answer(build_refusal(internal(), self._trace_id))
+        return True
+
+    def _begin(self, body: bytes) -> bool:
+        raise NotImplementedError
+
+    def _end(self) -> bool:
+        raise NotImplementedError
+
+    def _answer(self, answer: Answer | Accepted) -> None:
+        self.response_complete = True
+        self._reply(self, answer)
+
+    @property
+    def _trace_id(self) -> str | None:
+        return trace_id_of(self.traceparent)
+
+    def _read_key(self) -> str | None:
+        key = self.fields.get(b"idempotency-key")
+        return None if key is None else read_key([key.decode("latin-1")])
+
+    def _read_content_type(self) -> str | None:
+        value = self.fields.get(b"content-type")
+        return None if value is None else value.decode("latin-1")
+
+
+class SingleExchange(Exchange):
+    """`POST /v1/notifications`."""
+
+    _sent: Sent
+
+    def _begin(self, body: bytes) -> bool:
+        key = self._read_key()
+        parts = self.parts
+        draft = parse_notification(body, self._read_content_type(), rules=parts.rules, now=datetime.now(UTC))
+        sent = parts.acceptor.try_send(draft, traceparent=self.traceparent, key=key)
+        if sent is None:
+            return False
+        self._sent = sent
+        if sent.future is None:
+            self.end()
+        else:
+            sent.future.add_done_callback(self.end)
+        return True
+
+    def _end(self) -> bool:
+        accepted = self.parts.acceptor.conclude(self._sent)
+        self.parts.reporter.report((accepted,), self._trace_id)
+        self._answer(build_accepted(accepted) if accepted.is_replay else accepted)
+        return True
+
+
+class BatchExchange(Exchange):
+    """`POST /v1/notifications:batch`."""
+
+    max_body_bytes = MAX_BATCH_BYTES
+    _sents: list[Sent | Problem]
+    _awaited: list[asyncio.Future[Any]]
+
+    def _begin(self, body: bytes) -> bool:
+        key = self._read_key()
+        parts = self.parts
+        drafts = parse_batch(body, self._read_content_type(), rules=parts.rules, now=datetime.now(UTC))
+        sents = parts.acceptor.try_send_all(drafts, traceparent=self.traceparent, key=key)
+        if sents is None:
+            return False
+        self._sents = sents
+        self._awaited = [sent.future for sent in sents if isinstance(sent, Sent) and sent.future is not None]
+        self._await_next()
+        return True
+
+    def _await_next(self, _done: object = None) -> None:
+        """Wait for the first send that has not ended: one callback per partition or so, not one per notification."""
+        while self._awaited and self._awaited[-1].done():
+            self._awaited.pop()
+        if self._awaited:
+            self._awaited[-1].add_done_callback(self._await_next)
+        else:
+            self.end()
+
+    def _end(self) -> bool:
+        outcomes = self.parts.acceptor.conclude_all(self._sents)
+        self.parts.reporter.report(outcomes, self._trace_id)
+        self._answer(build_batch(outcomes))
+        return True

@@ -1,0 +1,275 @@
+"""uvicorn's HTTP protocol, with a short way for the two requests that matter.
+
+The ASGI layer (a scope, a task and an event per request, headers as a list of messages) costs more than parsing,
+validating and producing together. So `POST /v1/notifications` and `:batch` are answered here, where uvicorn has just
+parsed them, when they look like what a client library sends. Everything else goes uvicorn's way, to FastAPI, as if this
+class were not there: other paths, HTTP/1.0, chunked bodies, `Expect`, upgrades, pipelined requests, repeated headers,
+bodies too large, and recipients that have to be looked up. Handing over is always right; it is only slower.
+
+An own server was refused: TLS, WebSocket upgrades, flow control and shutdown are uvicorn's. Deadlines are swept twice a
+second over all connections instead of armed per request; a timer costs as much as validating a notification.
+
+    reading: idle ──first byte──► head ──► body ──► idle        (what uvicorn answers: head ──► handed over)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from enum import Enum, auto
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from tocsin_ingestion.accept import Accepted
+from tocsin_ingestion.answers import Answer, build_accepted, build_refusal
+from tocsin_ingestion.body import BODY_TIMEOUT_SECONDS, MAX_LENGTH_DIGITS, body_timeout
+from tocsin_ingestion.exchange import BatchExchange, Exchange, Parts, SingleExchange
+from tocsin_ingestion.problems import HEAD_TIMEOUT, HEAD_TOO_LARGE, Problem
+from tocsin_ingestion.rendering import CLOSE, Written, write
+
+KEEP_ALIVE_SECONDS = 75
+"""Longer than the idle timeout of common load balancers (60 s), so that they close first."""
+HEAD_TIMEOUT_SECONDS = 15.0
+MAX_HEAD_BYTES = 65_536
+"""How much of a head may have arrived, and be incomplete."""
+_EXCHANGES: dict[bytes, type[Exchange]] = {
+    b"/v1/notifications": SingleExchange,
+    b"/v1/notifications:batch": BatchExchange,
+}
+_READ = frozenset({b"content-type", b"content-length", b"idempotency-key", b"traceparent"})
+_UNUSUAL = frozenset({b"expect", b"transfer-encoding", b"upgrade"})
+
+
+class Phase(Enum):
+    """What a connection is to read next. HANDED_OVER: uvicorn and the routes have their own deadlines."""
+
+    IDLE = auto()
+    HEAD = auto()
+    BODY = auto()
+    HANDED_OVER = auto()
+
+
+# Looked up on every request; an Enum's own lookup costs as much as a method call.
+_IDLE, _HEAD, _BODY, _HANDED_OVER = Phase
+
+
+class HotPathProtocol(HttpToolsProtocol):
+    """One connection. `bind` gives the class what it needs; uvicorn makes the instances."""
+
+    parts: Parts
+    written: Written
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._incoming: Exchange | None = None  # whose body is being read
+        self._answering: Exchange | None = None
+        self._body: list[bytes] = []
+        self._body_bytes = 0  # for which there is room
+        self._head_bytes: int | None = None
+        self._phase = _IDLE
+        self._since = self._asked_at = self.loop.time()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Give back what the connection held."""
+        super().connection_lost(exc)
+        self._release_body()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what arrived, and end a request whose headers do not end."""
+        super().data_received(data)
+        if self._phase is not _HEAD:
+            return
+        # The read that a head began in may hold other requests before it, and does not count.
+        self._head_bytes = 0 if self._head_bytes is None else self._head_bytes + len(data)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._end(Problem(HEAD_TOO_LARGE, f"The headers were not complete after {MAX_HEAD_BYTES} bytes"))
+
+    def on_message_begin(self) -> None:
+        """Begin a request. What uvicorn prepares for its cycle waits until it is known to be needed."""
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+        self._incoming = None
+        self._head_bytes = None
+        self._enter(_HEAD)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header; trailers, of which there may be any number, are read over."""
+        if self._phase is not _HEAD:
+            return
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """Take the request, or hand it over."""
+        kind = _EXCHANGES.get(self.url)
+        fields = self._read_fields() if kind is not None else None
+        if self.transport.is_closing():
+            self._ignore()
+        elif kind is None or fields is None or not self._is_usual(int(fields[b"content-length"]), kind.max_body_bytes):
+            self._hand_over()
+        else:
+            exchange = kind(self.parts, fields, self._reply, keep_alive=self.parser.should_keep_alive())
+            self._incoming = self.cycle = exchange  # type: ignore[assignment]  # to uvicorn it is its cycle
+            self._enter(_BODY)
+            self._hold_body(exchange, int(fields[b"content-length"]))
+
+    def on_body(self, body: bytes) -> None:
+        """Collect the body; its declared length was checked, and the parser takes no more than that."""
+        if self._incoming is None:
+            super().on_body(body)
+        elif not self._incoming.response_complete:
+            self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        """Begin to answer."""
+        exchange = self._incoming
+        if exchange is None:
+            super().on_message_complete()
+            return
+        self._incoming = None
+        self._enter(_IDLE)
+        if exchange.response_complete:
+            return  # it was refused before its body was here
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._release_body()
+        self._answering, self._asked_at = exchange, self._since
+        if not exchange.begin(body):
+            self._answering = self.cycle = None  # type: ignore[assignment]  # nothing is in front of it
+            self._hand_over()
+            super().on_body(body)
+            super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP; behind a request that is still being answered, end the connection with its answer.
+
+        uvicorn writes its 400 at once, which the client would take for the answer to the request before.
+        """
+        if self._is_free or getattr(self.cycle, "more_body", False):  # no request before it, or within one itself
+            super().send_400_response(msg)
+        else:
+            self._end_after_answer()
+
+    def check_deadline(self, now: float) -> None:
+        """End what has waited too long. `now` is the loop's time."""
+        if self._answering is not None:
+            if now - self._asked_at > self.parts.acceptor.patience_seconds:
+                self._answering.end()
+            return
+        waited_seconds = now - self._since
+        if self._phase is _IDLE and waited_seconds > KEEP_ALIVE_SECONDS:
+            self.timeout_keep_alive_handler()
+        elif self._phase is _HEAD and waited_seconds > HEAD_TIMEOUT_SECONDS and self._is_free:
+            self._end(Problem(HEAD_TIMEOUT, f"The headers were not complete after {HEAD_TIMEOUT_SECONDS:g} seconds"))
+        elif self._phase is _BODY and waited_seconds > BODY_TIMEOUT_SECONDS and self._incoming is not None:
+            self._incoming.refuse(body_timeout())
+            self._release_body()
+
+    @property
+    def _is_free(self) -> bool:
+        # uvicorn's type does not say that it is None before the first request.
+        return self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]
+
+    def _enter(self, phase: Phase) -> None:
+        self._phase = phase
+        self._since = self.loop.time()
+
+    def _ignore(self) -> None:
+        """Read over a request behind the last one that this connection answers."""
+        self._incoming = Exchange(self.parts, {}, self._reply, keep_alive=False)
+        self._incoming.response_complete = True
+
+    def _hold_body(self, exchange: Exchange, body_bytes: int) -> None:
+        try:
+            self.parts.acceptor.admission.hold(body_bytes)
+        except Problem as problem:
+            exchange.refuse(problem)
+        else:
+            self._body_bytes = body_bytes
+
+    def _release_body(self) -> None:
+        self._body.clear()
+        self.parts.acceptor.admission.release(self._body_bytes)
+        self._body_bytes = 0
+
+    def _read_fields(self) -> dict[bytes, bytes] | None:
+        """Return the headers that count, or None if there is one that uvicorn had better see."""
+        fields: dict[bytes, bytes] = {}
+        for name, value in self.headers:
+            if name in _READ:
+                if name in fields:
+                    return None
+                fields[name] = value
+            elif name in _UNUSUAL:
+                return None
+        length = fields.get(b"content-length", b"")
+        return fields if length.isdigit() and len(length) <= MAX_LENGTH_DIGITS else None
+
+    def _is_usual(self, body_bytes: int, max_body_bytes: int) -> bool:
+        return (
+            body_bytes <= max_body_bytes
+            and self.parser.get_method() == b"POST"
+            and self.parser.get_http_version() == "1.1"
+            and self._is_free
+            and not self.flow.write_paused
+        )
+
+    def _hand_over(self) -> None:
+        """Let uvicorn do what it would have done from the first byte on."""
+        url, headers, is_expecting = self.url, self.headers, self.expect_100_continue
+        self._incoming = None
+        self._phase = _HANDED_OVER
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, is_expecting
+        self.headers.extend(headers)  # the same list is in uvicorn's scope
+        super().on_headers_complete()
+
+    def _reply(self, exchange: Exchange, answer: Answer | Accepted) -> None:
+        is_kept = exchange.keep_alive and CLOSE not in self.server_state.default_headers
+        if not self.transport.is_closing():
+            self.transport.write(self._write(answer, is_kept=is_kept))
+            if not is_kept:
+                self.transport.close()
+        self._answering = None
+        if self._phase in (_IDLE, _BODY):  # else the next request has begun to arrive
+            self._enter(_IDLE)
+        if self.pipeline or self.flow.read_paused:
+            self.on_response_complete()
+        else:
+            self.server_state.total_requests += 1
+
+    def _write(self, answer: Answer | Accepted, *, is_kept: bool) -> bytes:
+        defaults = self.server_state.default_headers
+        if isinstance(answer, Accepted):
+            if is_kept:
+                return self.written.write_accepted(answer.id, defaults)
+            answer = build_accepted(answer)
+        return write(answer, defaults, is_kept=is_kept)
+
+    def _end(self, problem: Problem) -> None:
+        """Refuse what is no request yet, and close the connection."""
+        if not self._is_free:
+            self._end_after_answer()
+        elif not self.transport.is_closing():
+            self.parts.reporter.report([problem], None)
+            self.transport.write(write(build_refusal(problem, None), self.server_state.default_headers, is_kept=False))
+            self.transport.close()
+
+    def _end_after_answer(self) -> None:
+        self.cycle.keep_alive = False
+        self.flow.pause_reading()
+
+
+def bind_protocol(parts: Parts) -> type[HotPathProtocol]:
+    """Return the protocol class whose connections accept with these parts."""
+    return type("BoundHotPathProtocol", (HotPathProtocol,), {"parts": parts, "written": Written()})

@@ -1,0 +1,45 @@
+"""Answers as bytes of HTTP/1.1, for the hot path: what uvicorn would write, in one piece.
+
+The headers that uvicorn adds to every answer change once a second (Date) and once more when the server leaves
+(Connection: close). So the head of a 202 is built once per change, and an answer costs one concatenation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from http import HTTPStatus
+
+from tocsin_ingestion.accept import Accepted
+from tocsin_ingestion.answers import Answer, build_accepted
+
+Headers = Sequence[tuple[bytes, bytes]]
+CLOSE = (b"connection", b"close")
+_ID = "00000000-0000-7000-8000-000000000000"
+"""Ids are all as long as this one, so that every 202 is the same but for its id."""
+
+
+class Written:
+    """The head of a 202 under the default headers of the moment."""
+
+    def __init__(self) -> None:
+        self._defaults: Headers = []
+        self._head = self._tail = b""
+
+    def write_accepted(self, notification_id: str, defaults: Headers) -> bytes:
+        """Return the 202 for a notification stored for the first time, on a connection that is kept."""
+        if defaults is not self._defaults or not self._head:
+            self._head, _, self._tail = write(build_accepted(Accepted(_ID)), defaults).partition(_ID.encode())
+            self._defaults = defaults
+        return self._head + notification_id.encode() + self._tail
+
+
+def write(answer: Answer, defaults: Headers, *, is_kept: bool = True) -> bytes:
+    """Return an answer's bytes. `is_kept` False tells the client that the connection is closed after it."""
+    status = HTTPStatus(answer.status)
+    lines = [f"HTTP/1.1 {status.value} {status.phrase}".encode("ascii")]
+    lines += [name + b": " + value for name, value in defaults]
+    lines += [f"{name}: {value}".encode("latin-1") for name, value in answer.headers]
+    lines.append(b"content-length: %d" % len(answer.body))
+    if not is_kept and CLOSE not in defaults:
+        lines.append(b"connection: close")
+    return b"\r\n".join((*lines, b"", answer.body))

@@ -1,0 +1,113 @@
+"""The API on the server it runs on, over real sockets; only Kafka is stood in for, to make it fail on demand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Literal, NamedTuple
+
+import httpx
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from tocsin_core.errors import KafkaFailure
+from tocsin_core.users import Profile
+from tocsin_ingestion.accept import Acceptor, Target
+from tocsin_ingestion.admission import Limits
+from tocsin_ingestion.api import build_api
+from tocsin_ingestion.draft import Rules
+from tocsin_ingestion.exchange import Parts
+from tocsin_ingestion.protocol import bind_protocol
+from tocsin_ingestion.report import Reporter
+from tocsin_ingestion.web import App, DrainingServer, bind, build_config
+
+GOOD: dict[str, Any] = {"fromID": 1, "toID": 2, "message": "hi"}
+ONE, BATCH = "/v1/notifications", "/v1/notifications:batch"
+
+LIMITS = Limits(max_in_flight=100, max_in_flight_bytes=1_000_000, max_bodies_bytes=5_000_000)
+
+Way = Literal["hot", "routes"]
+"""Through the hot path, or with uvicorn's own protocol: everything through FastAPI."""
+
+
+class Stored(NamedTuple):
+    partition: int = 0
+    offset: int = 0
+
+
+class Directory:
+    """Knows 1 and 2 at once, and 3 only after a look; stumbles over 666."""
+
+    async def find(self, user_id: str) -> Profile | None:
+        if user_id == "666":
+            raise ZeroDivisionError
+        await asyncio.sleep(0)
+        return Profile(id=user_id) if user_id in {"1", "2", "3"} else None
+
+    def knows(self, user_id: str) -> bool:
+        return user_id in {"1", "2"}
+
+
+class Sink:
+    """Stores at once, unless `failure` is set or `is_open` is cleared."""
+
+    def __init__(self) -> None:
+        self.in_flight = self.in_flight_bytes = 0
+        self.oldest_in_flight_seconds = 0.0
+        self.records: list[tuple[bytes, bytes, dict[str, bytes]]] = []
+        self.failure: KafkaFailure | None = None
+        self.is_open = asyncio.Event()
+        self.is_open.set()
+        self.was_asked = asyncio.Event()
+
+    def send(self, topic: str, key: bytes, value: bytes, headers: list[tuple[str, bytes]]) -> asyncio.Future[Any]:
+        del topic
+        self.was_asked.set()
+        return asyncio.ensure_future(self._store(key, value, headers))
+
+    async def _store(self, key: bytes, value: bytes, headers: list[tuple[str, bytes]]) -> Stored:
+        await self.is_open.wait()
+        if self.failure:
+            raise self.failure
+        self.records.append((key, value, dict(headers)))
+        return Stored()
+
+
+class Running(NamedTuple):
+    client: httpx.AsyncClient
+    sink: Sink
+    server: DrainingServer
+    acceptor: Acceptor
+    port: int
+
+
+@asynccontextmanager
+async def run_api(
+    way: Way = "hot",
+    *,
+    delivery_timeout_seconds: float = 10.0,
+    app: App | None = None,
+    sink: Any = None,
+    topic: str = "t",
+    limits: Limits = LIMITS,
+    **options: Any,
+) -> AsyncIterator[Running]:
+    """Serve the API one way or the other; `app` stands behind the hot path instead of the routes."""
+    sink = sink or Sink()
+    target = Target(topic, "default/orders", delivery_timeout_seconds)
+    acceptor = Acceptor(Directory(), sink, target, limits=limits)
+    parts = Parts(acceptor, Rules(("push",)), Reporter(topic="t"))
+    listener = bind("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    protocol = bind_protocol(parts) if way == "hot" else HttpToolsProtocol
+    config = build_config(app or build_api(*parts), protocol, graceful_seconds=5)
+    for name, value in options.items():
+        setattr(config, name, value)
+    server = DrainingServer(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+            yield Running(client, sink, server, acceptor, port)
+    finally:
+        server.should_exit = True
+        await serving

@@ -1,0 +1,124 @@
+"""The hot path and the routes are one API: the same bytes get the same answers, and store the same."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from ingestion_api import BATCH, GOOD, ONE, Running, run_api
+from ingestion_corpus import CORPUS, KEY
+from raw_http import LAST, Heard, Reply, build_request, converse, normalise, read_replies
+from tocsin_core.errors import KafkaFailure, KafkaUnavailable, NotAuthorized, OutcomeUnknown, RecordRejected
+from tocsin_ingestion.admission import Limits
+from tocsin_ingestion.problems import KINDS
+
+
+@pytest.fixture(autouse=True)
+def quiet_logs() -> Iterator[None]:
+    """A picture of each traceback would cost more than the whole test."""
+    with structlog.testing.capture_logs():
+        yield
+
+
+def outcome(api: Running, heard: Heard) -> tuple[list[Reply], str, list[Any]]:
+    """Return all that must be the same on both ways."""
+    records = [(key, normalise(value)) for key, value, _ in api.sink.records]
+    return read_replies(heard.data), heard.ending, records
+
+
+def cut(data: bytes, pieces: int) -> Iterator[bytes]:
+    size = -(-len(data) // pieces)
+    return (data[start : start + size] for start in range(0, len(data), size))
+
+
+async def play(way: Any, data: bytes, *, pieces: int = 1) -> tuple[list[Reply], str, list[Any]]:
+    async with run_api(way) as api:
+        return outcome(api, await converse(api.port, [*cut(data, pieces), LAST], pause_seconds=0.002 * (pieces > 1)))
+
+
+@pytest.mark.parametrize("name", CORPUS)
+async def test_both_ways_give_the_same_answers_and_store_the_same(name: str) -> None:
+    hot, routes = await asyncio.gather(play("hot", CORPUS[name]), play("routes", CORPUS[name]))
+    assert hot == routes
+    assert hot[0]
+
+
+@pytest.mark.parametrize("name", ["good", "at the limit", "key, repeated", "mixed batch", "pipelined with refusals"])
+async def test_a_request_in_pieces_gets_the_answers_of_the_whole(name: str) -> None:
+    whole, pieces = await asyncio.gather(play("hot", CORPUS[name]), play("hot", CORPUS[name], pieces=50))
+    assert pieces == whole
+
+
+async def test_the_corpus_meets_every_answer_that_a_request_alone_can_bring_about() -> None:
+    met: set[str] = set()
+    async with run_api("routes") as api:
+        for data in CORPUS.values():
+            for reply in read_replies((await converse(api.port, [data, LAST])).data):
+                met |= {part.split(b'"')[0].decode() for part in reply.body.split(b"tag:tocsin.dev,2026:")[1:]}
+    elsewhere = {
+        "body-timeout",
+        "head-timeout",
+        "head-too-large",
+        "idempotency-key-in-flight",
+        "busy",
+        "draining",
+        "outcome-unknown",
+    }
+    kafka = {"kafka-unavailable", "kafka-refused", "record-rejected", "directory-unavailable"}
+    assert met == {kind.name for kind in KINDS} - elsewhere - kafka
+
+
+@pytest.mark.parametrize(
+    "failure", [KafkaUnavailable("x"), NotAuthorized("x"), RecordRejected("x"), OutcomeUnknown("x")]
+)
+@pytest.mark.parametrize("target", [ONE, BATCH])
+@pytest.mark.parametrize("headers", [[], [KEY]])
+async def test_both_ways_explain_a_kafka_that_fails_alike(
+    failure: KafkaFailure, target: str, headers: list[tuple[str, str]]
+) -> None:
+    async def fail(way: Any) -> tuple[list[Reply], str, list[Any]]:
+        async with run_api(way) as api:
+            api.sink.failure = failure
+            body = GOOD if target == ONE else [GOOD, GOOD]
+            request = build_request(body, target=target, headers=headers)
+            return outcome(api, await converse(api.port, [request, LAST]))
+
+    assert await fail("hot") == await fail("routes")
+
+
+@pytest.mark.parametrize("target", [ONE, BATCH])
+async def test_both_ways_answer_504_when_the_deadline_passes_and_nobody_has_answered(target: str) -> None:
+    async def stall(way: Any) -> tuple[list[Reply], str, list[Any]]:
+        async with run_api(way, delivery_timeout_seconds=-1.9) as api:  # the grace of 2 s leaves 0.1
+            api.sink.is_open.clear()
+            body = GOOD if target == ONE else [GOOD, GOOD]
+            heard = await converse(api.port, [build_request(body, target=target), LAST])
+            found = outcome(api, heard)
+            api.sink.is_open.set()
+            return found
+
+    hot, routes = await asyncio.gather(stall("hot"), stall("routes"))
+    assert hot == routes
+    assert hot[0][0].status == (504 if target == ONE else 207)
+
+
+async def test_both_ways_refuse_at_every_bound() -> None:
+    async def refuse(way: Any, limits: Limits, oldest_seconds: float) -> tuple[list[Reply], str, list[Any]]:
+        async with run_api(way, limits=limits) as api:
+            api.sink.in_flight, api.sink.in_flight_bytes = 1, 1_000
+            api.sink.oldest_in_flight_seconds = oldest_seconds
+            return outcome(api, await converse(api.port, [build_request(GOOD), LAST]))
+
+    for limits, oldest_seconds in (
+        (Limits(max_in_flight=1), 0.0),
+        (Limits(max_in_flight_bytes=1_000), 0.0),
+        (Limits(max_bodies_bytes=10), 0.0),
+        (Limits(), 9.0),
+    ):
+        hot = await refuse("hot", limits, oldest_seconds)
+        assert hot == await refuse("routes", limits, oldest_seconds)
+        assert hot[0][0].status == 503
