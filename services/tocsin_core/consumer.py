@@ -23,14 +23,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any, Literal, cast
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from tocsin_core.assignment import Assignment, Batch, Sink, decide_pause
 from tocsin_core.commits import Commit
-from tocsin_core.committing import Committer, Due
 from tocsin_core.complaints import Complaints
 from tocsin_core.connection import check_files, translate_error, translate_exception
 from tocsin_core.consumer_config import BATCH_RECORDS, HAND_OVER_MARGIN_SECONDS, GroupProtocol, build_consumer_config
@@ -88,7 +86,6 @@ class RecordConsumer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_stopping = threading.Event()
         self._assignments: dict[TopicAndPartition, Assignment] = {}
-        self._committer: Committer
         self._epoch = 0
         self._next_commit = 0.0
         self._next_probe = 0.0
@@ -167,7 +164,6 @@ class RecordConsumer:
             self._subscribe(consumer)
         except KafkaException as error:
             raise translate_exception(error) from error
-        self._committer = Committer(partial(_send_commits, consumer))
         return consumer
 
     def _subscribe(self, consumer: Consumer) -> None:
@@ -196,16 +192,14 @@ class RecordConsumer:
                 self._poll(consumer)
                 if self._is_refused:
                     consumer = self._fall_back(consumer)
-            self._hand_over(self._take(list(self._assignments)))
+            self._hand_over(consumer, self._take(list(self._assignments)))
         finally:
-            self._committer.close()
             consumer.close()
         if self._sink_failure is not None:
             raise self._sink_failure
 
     def _fall_back(self, consumer: Consumer) -> Consumer:
         _log.info("the broker has no group.protocol=consumer: joining as a classic member")
-        self._committer.close()
         consumer.close()
         self._is_refused = False
         self._trouble.begin_again()
@@ -226,7 +220,9 @@ class RecordConsumer:
             self._call_loop(self._accept, batch)
         if self._polled_at >= self._next_commit:
             self._next_commit = self._polled_at + COMMIT_INTERVAL_SECONDS
-            self._commit()
+            for assignment, reason in self._commit(consumer, self._assignments.values()):
+                where = {"topic": assignment.topic, "partition": assignment.partition}
+                self._complaints.about("a commit failed and is tried again", reason, **where)
         self._apply_pressure(consumer)
         if (not self._assignments or self._trouble.is_of_the_group) and self._polled_at >= self._next_probe:
             self._next_probe = self._polled_at + PROBE_INTERVAL_SECONDS
@@ -275,10 +271,20 @@ class RecordConsumer:
         if changed[False]:
             consumer.resume(changed[False])
 
-    def _commit(self) -> None:
-        for assignment, reason in self._committer.begin(self._assignments.values()):
-            where = {"topic": assignment.topic, "partition": assignment.partition}
-            self._complaints.about("a commit failed and is tried again", reason, **where)
+    def _commit(self, consumer: Consumer, assignments: Iterable[Assignment]) -> list[tuple[Assignment, str]]:
+        """Commit what is due and wait for the answer; return what was refused and why, which is due again.
+
+        A commit that nobody waits for may be overtaken: the client repeats it after a time-out, behind a later one, and
+        the group's offset steps back; or a hand-over believes it made while it is still on its way. Either delivers
+        again what was delivered, though nobody crashed. It waits in this thread, because confluent_kafka lets one
+        thread at a time into a consumer, and lets the one that polls in again before any other.
+        """
+        due = [(each, new) for each in assignments if (new := each.commit) is not None and new != each.committed]
+        refusals = _send_commits(consumer, due) if due else []
+        for (assignment, commit), reason in zip(due, refusals, strict=True):
+            if not reason:
+                assignment.committed = commit
+        return [(each, reason) for (each, _), reason in zip(due, refusals, strict=True) if reason]
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if self._is_stopping.is_set():
@@ -311,8 +317,8 @@ class RecordConsumer:
             raise reason
         return []
 
-    def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        self._hand_over(self._take(_keys(partitions)))
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._hand_over(consumer, self._take(_keys(partitions)))
         self._polled_at = time.monotonic()
 
     def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
@@ -324,13 +330,13 @@ class RecordConsumer:
     def _take(self, partitions: Iterable[TopicAndPartition]) -> list[Assignment]:
         return [self._assignments.pop(each) for each in partitions if each in self._assignments]
 
-    def _hand_over(self, assignments: list[Assignment]) -> None:
+    def _hand_over(self, consumer: Consumer, assignments: list[Assignment]) -> None:
         """Drain, commit, fence: in that order, or finished work would be forgotten and done again."""
         if not assignments:
             return
         began = time.monotonic()
         self._drain(assignments)
-        self._commit_and_wait(assignments)
+        self._commit_and_wait(consumer, assignments)
         for assignment in assignments:
             assignment.fence()
         names = _name((assignment.topic, assignment.partition) for assignment in assignments)
@@ -346,9 +352,9 @@ class RecordConsumer:
             work.cancel()
             _log.exception("a hand-over could not be drained")
 
-    def _commit_and_wait(self, assignments: list[Assignment]) -> None:
+    def _commit_and_wait(self, consumer: Consumer, assignments: list[Assignment]) -> None:
         for attempt in range(1, COMMIT_ATTEMPTS + 1):
-            refused = self._committer.finish(assignments, timeout_seconds=HAND_OVER_MARGIN_SECONDS / 2)
+            refused = self._commit(consumer, assignments)
             if not refused:
                 return
             reasons = "; ".join(sorted({reason for _, reason in refused}))
@@ -418,7 +424,7 @@ def _bytes(value: str | bytes | None) -> bytes | None:
     return value.encode() if isinstance(value, str) else value
 
 
-def _send_commits(consumer: Consumer, due: Sequence[Due]) -> list[str]:
+def _send_commits(consumer: Consumer, due: Sequence[tuple[Assignment, Commit]]) -> list[str]:
     """Commit and wait for the broker's answer; return for each why it was refused, or ""."""
     offsets = [_to_offset(assignment, commit) for assignment, commit in due]
     try:

@@ -21,6 +21,8 @@ HAND_OVER_MARGIN_SECONDS = 60.0
 METADATA_REFRESH_MS = 30_000
 """How soon new partitions of a grown topic are noticed."""
 STATISTICS_INTERVAL_MS = 2_000
+SOCKET_TIMEOUT_MS = 15_000
+"""How long a broker may be silent: a commit waits for it, and while it waits nothing is polled."""
 
 
 def build_consumer_config(
@@ -46,6 +48,7 @@ def build_consumer_config(
         "receive.message.max.bytes": max(settings.fetch_max_bytes, settings.message_max_bytes) + 65_536,
         "queued.min.messages": 2 * BATCH_RECORDS,
         "queued.max.messages.kbytes": max(1, settings.fetch_max_bytes // 1_024),
+        "socket.timeout.ms": SOCKET_TIMEOUT_MS,
         "topic.metadata.refresh.interval.ms": METADATA_REFRESH_MS,
         "allow.auto.create.topics": False,
         "statistics.interval.ms": STATISTICS_INTERVAL_MS,

@@ -11,6 +11,8 @@ from enum import StrEnum
 from typing import Any
 from unittest import mock
 
+from confluent_kafka import Consumer
+
 from tocsin_consumer import worker
 from tocsin_consumer.claims import Claims, NoClaims
 from tocsin_core.assignment import Assignment
@@ -47,10 +49,10 @@ def _commit_before_completion() -> None:
 def _fence_before_drain() -> None:
     hand_over = RecordConsumer._hand_over
 
-    def fence_and_hand_over(self: RecordConsumer, assignments: list[Assignment]) -> None:
+    def fence_and_hand_over(self: RecordConsumer, consumer: Consumer, assignments: list[Assignment]) -> None:
         for assignment in assignments:
             assignment.fence()
-        hand_over(self, assignments)
+        hand_over(self, consumer, assignments)
 
     _replace(RecordConsumer, "_hand_over", fence_and_hand_over)
 

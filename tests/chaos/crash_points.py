@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any
 
+from confluent_kafka import Consumer
+
 from tocsin_consumer.claims import Claim, Granted
 from tocsin_core.assignment import Assignment
 from tocsin_core.consumer import RecordConsumer
@@ -103,16 +105,17 @@ def build_crashing_consumer(crash: Crash) -> type[RecordConsumer]:
     """Return a consumer that dies before its first commit, or in a hand-over between drain and commit."""
 
     class CrashingConsumer(RecordConsumer):
-        def _commit(self) -> None:
+        def _commit(self, consumer: Consumer, assignments: Iterable[Assignment]) -> list[tuple[Assignment, str]]:
             if crash.point not in {CrashPoint.BEFORE_COMMIT, CrashPoint.IN_REVOKE}:
-                super()._commit()
-            elif crash.point is CrashPoint.BEFORE_COMMIT and _finished(self._assignments.values()) >= crash.after:
+                return super()._commit(consumer, assignments)
+            if crash.point is CrashPoint.BEFORE_COMMIT and _finished(self._assignments.values()) >= crash.after:
                 die()
+            return []
 
-        def _commit_and_wait(self, assignments: list[Assignment]) -> None:
+        def _commit_and_wait(self, consumer: Consumer, assignments: list[Assignment]) -> None:
             if crash.point is CrashPoint.IN_REVOKE:
                 die()
-            super()._commit_and_wait(assignments)
+            super()._commit_and_wait(consumer, assignments)
 
     return CrashingConsumer
 
