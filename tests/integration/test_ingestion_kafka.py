@@ -148,10 +148,19 @@ async def pausable_topic(pausable: EmbeddedKafka) -> str:
     return name
 
 
+def wait_until_stopped(pid: int) -> None:
+    """Wait for every thread: on a busy machine the one that takes the signal may not run for a while."""
+    deadline = time.monotonic() + 10
+    while any(each.read_text().rpartition(") ")[2][0] != "T" for each in Path(f"/proc/{pid}/task").glob("*/stat")):
+        assert time.monotonic() < deadline, "the broker does not stop"
+        time.sleep(0.01)
+
+
 @contextmanager
 def paused(pid: int) -> Iterator[None]:
     os.kill(pid, signal.SIGSTOP)
     try:
+        wait_until_stopped(pid)
         yield
     finally:
         os.kill(pid, signal.SIGCONT)

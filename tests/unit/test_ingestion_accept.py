@@ -218,7 +218,8 @@ async def test_a_refused_request_leaves_its_key_free() -> None:
     acceptor, _ = build(errors.QueueFull("full"), None)
     assert (await refuse(acceptor, key="k")).kind.name == "busy"
     assert (await refuse(acceptor, key="k", to_id=9)).kind.status == 404
-    assert (await acceptor.accept(draft(3), traceparent=TRACE, key="k")).is_replay is False
+    accepted = await acceptor.accept(draft(3), traceparent=TRACE, key="k")
+    assert not accepted.is_replay
 
 
 async def test_a_batch_issues_every_send_before_it_awaits_one() -> None:

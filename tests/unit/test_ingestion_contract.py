@@ -63,6 +63,7 @@ async def test_the_corpus_meets_every_answer_that_a_request_alone_can_bring_abou
         "body-timeout",
         "head-timeout",
         "head-too-large",
+        "upgrade-required",
         "idempotency-key-in-flight",
         "busy",
         "draining",
