@@ -72,7 +72,7 @@ class Load:
                 self.produce(recipient)
 
     async def flush(self) -> None:
-        """Wait until everything is acknowledged. Raise RuntimeError if Kafka refused anything: the suite cannot judge."""
+        """Wait until everything is acknowledged. Raise RuntimeError if Kafka refused anything."""
         await asyncio.to_thread(self._producer.flush, DELIVERY_TIMEOUT_SECONDS)
         if self._refused or len(self._producer):
             raise RuntimeError(f"Kafka did not take {self._refused[:3] or len(self._producer)}")

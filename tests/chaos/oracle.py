@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 
@@ -102,15 +102,17 @@ class Findings:
     repeated: tuple[Delivery, ...] = ()
     late: tuple[Delivery, ...] = ()
     strange: tuple[Delivery, ...] = ()
-    buried: tuple[Delivery, ...] = field(default=())
-
-    @property
-    def concerned(self) -> tuple[Delivery, ...]:
-        """Return all deliveries that a person should look at, each once."""
-        return tuple(dict.fromkeys((*self.lost, *self.repeated, *self.late, *self.strange)))
+    buried: tuple[Delivery, ...] = ()
 
 
-def examine(evidence: Evidence, promise: Promise = Promise()) -> Findings:  # noqa: B008 - frozen
+class Breach(NamedTuple):
+    """A way in which the promise was broken, and the deliveries that show it."""
+
+    reason: str
+    deliveries: tuple[Delivery, ...] = ()
+
+
+def examine(evidence: Evidence, promise: Promise) -> Findings:
     """Return what became of everything that was sent."""
     owed = [Delivery(each.id, channel) for each in evidence.sent for channel in each.channels]
     taken = Counter(each.delivery for each in evidence.receipts if each.is_taken)
@@ -150,18 +152,23 @@ def find_late(receipts: Iterable[Receipt]) -> set[Delivery]:
     return late
 
 
-def judge(findings: Findings, promise: Promise) -> list[str]:
-    """Return the ways in which the promise was broken, in words; none if it was kept."""
+def judge(findings: Findings, promise: Promise) -> list[Breach]:
+    """Return the ways in which the promise was broken; none if it was kept."""
     counts = findings.counts
     allowed = 0 if promise.is_graceful else counts.uncertain
-    broken = {
-        f"{counts.lost} deliveries were lost": counts.lost > 0,
-        f"{counts.out_of_order} first deliveries came out of order": counts.out_of_order > 0,
-        f"{counts.duplicates} duplicates, {allowed} allowed": promise.bounds_duplicates and counts.duplicates > allowed,
-        f"{len(findings.strange)} deliveries that nobody sent": len(findings.strange) > 0,
-        f"{counts.dead_lettered} dead letters, none expected": counts.dead_lettered > 0 and not promise.may_bury,
-        f"{counts.uncertain} uncertain sends, at most {promise.max_uncertain} can be": promise.max_uncertain is not None
-        and counts.uncertain > promise.max_uncertain,
-        "nothing was sent: the scenario shows nothing": counts.sent == 0,
+    breaches = {
+        Breach(f"{counts.lost} deliveries were lost", findings.lost): counts.lost > 0,
+        Breach(f"{counts.out_of_order} first deliveries came out of order", findings.late): counts.out_of_order > 0,
+        Breach(f"{counts.duplicates} duplicates, {allowed} allowed", findings.repeated): (
+            promise.bounds_duplicates and counts.duplicates > allowed
+        ),
+        Breach(f"{len(findings.strange)} deliveries that nobody sent", findings.strange): len(findings.strange) > 0,
+        Breach(f"{counts.dead_lettered} dead letters, none expected", findings.buried): (
+            counts.dead_lettered > 0 and not promise.may_bury
+        ),
+        Breach(f"{counts.uncertain} uncertain sends, at most {promise.max_uncertain} can be"): (
+            promise.max_uncertain is not None and counts.uncertain > promise.max_uncertain
+        ),
+        Breach("nothing was sent: the scenario shows nothing"): counts.sent == 0,
     }
-    return [reason for reason, is_broken in broken.items() if is_broken]
+    return [breach for breach, is_broken in breaches.items() if is_broken]

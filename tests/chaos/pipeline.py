@@ -1,4 +1,4 @@
-"""One pipeline under test: its topics, store, receiving server and consumer processes, and what became of its messages."""
+"""One pipeline under test: its topics, store, receiving server and consumers, and what became of its messages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import httpx
 import msgspec
@@ -20,7 +20,7 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from chaos.ground import HOST, LIBRDKAFKA, Store, set_session_timeout
 from chaos.load import Load
 from chaos.manners import Manners
-from chaos.oracle import Delivery, Evidence, Findings, Promise, Receipt, examine, judge
+from chaos.oracle import Breach, Delivery, Evidence, Findings, Promise, Receipt, examine, judge
 from chaos.process import Process
 from chaos.receiver import read_log
 from tocsin_core.admin import KafkaAdmin
@@ -42,6 +42,9 @@ PATIENCE_SECONDS = 45.0
 LOOK_SECONDS = 0.2
 
 
+FRIENDLY = Manners(min_delay_seconds=0.01, max_delay_seconds=0.1)
+
+
 @dataclass(frozen=True)
 class Shape:
     """How a pipeline is built. Small on purpose: many recipients, few messages, little time."""
@@ -58,7 +61,7 @@ class Shape:
     session_seconds: float = 6.0
     max_attempts: int = 8
     ordering: Literal["Relaxed", "Strict"] = "Relaxed"
-    manners: Manners = Manners(min_delay_seconds=0.01, max_delay_seconds=0.1)
+    manners: Manners = FRIENDLY
 
 
 @dataclass
@@ -66,7 +69,7 @@ class Outcome:
     """What the oracle found, and every way in which the promise was broken."""
 
     findings: Findings
-    reasons: list[str]
+    breaches: list[Breach]
     receipts: list[Receipt] = field(repr=False)
 
 
@@ -107,7 +110,7 @@ class Pipeline:
         self._closing = AsyncExitStack()
         directory.mkdir(parents=True, exist_ok=True)
 
-    async def __aenter__(self) -> Pipeline:
+    async def __aenter__(self) -> Self:
         try:
             await self._start()
         except BaseException:
@@ -176,7 +179,7 @@ class Pipeline:
     async def wait_for(self, is_enough: Callable[[list[Receipt]], bool], *, timeout_seconds: float = 60.0) -> None:
         """Return once the receipts are enough. Raise TimeoutError if that takes too long."""
         async with asyncio.timeout(timeout_seconds):
-            while not is_enough(self.read_receipts()):
+            while not is_enough(self.read_receipts()):  # noqa: ASYNC110 - another process writes the file
                 await asyncio.sleep(LOOK_SECONDS)
 
     async def settle(self, promise: Promise) -> Outcome:
@@ -192,7 +195,8 @@ class Pipeline:
             uncertain=await self.store.count_uncertain() if self.store else 0,
         )
         findings = examine(evidence, promise)
-        return Outcome(findings, [*judge(findings, promise), *self.remarks], self.read_receipts())
+        breaches = [*judge(findings, promise), *(Breach(remark) for remark in self.remarks)]
+        return Outcome(findings, breaches, self.read_receipts())
 
     async def _wait_until_ended(self) -> set[Delivery]:
         owed = {Delivery(each.id, channel) for each in self.load.sent for channel in each.channels}
@@ -210,7 +214,7 @@ class Pipeline:
     async def _wait_until_committed(self) -> None:
         """Wait until the group has finished what it was handed twice; before that a duplicate may still come."""
         patience = Patience(PATIENCE_SECONDS)
-        while patience.lasts(left := await self._find_left_behind()) and left:
+        while patience.lasts(left := await self._find_left_behind()) and left:  # noqa: ASYNC110 - Kafka tells nobody
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _find_left_behind(self) -> list[str]:

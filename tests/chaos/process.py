@@ -35,7 +35,7 @@ class Process:
             )
 
     async def wait_for_output(self, text: bytes, *, timeout_seconds: float) -> None:
-        """Return once it has written `text`. Raise RuntimeError if it ends before, TimeoutError if it takes too long."""
+        """Return once it has written `text`. Raise RuntimeError if it ends before, TimeoutError if it takes longer."""
         async with asyncio.timeout(timeout_seconds):
             while text not in self.log_path.read_bytes():
                 if self.exit_code is not None:

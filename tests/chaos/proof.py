@@ -33,7 +33,7 @@ async def prove(broker: Broker, directory: Path, traps: Sequence[Trap] = TRAPS) 
     """Run every trap, and print what it caught; return how many bugs were not noticed."""
     results = await asyncio.gather(*(_spring(broker, directory, trap) for trap in traps))
     for trap, result in zip(traps, results, strict=True):
-        reasons = dict.fromkeys(reason for outcome in result.outcomes for reason in outcome.reasons)
+        reasons = [breach.reason for outcome in result.outcomes for breach in outcome.breaches]
         verdict = "caught" if reasons else "NOT NOTICED"
         print(
             f"{trap.bug}: {verdict} by {trap.fault} with seed {trap.seed}: {'; '.join(reasons) or 'all promises kept'}"

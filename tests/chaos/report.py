@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from chaos.oracle import Counts
+from chaos.oracle import Counts, Delivery
 from chaos.pipeline import Outcome
 from chaos.suite import Result
 
 COLUMNS = ("fault", "sent", "lost", "duplicates", "uncertain", "out of order", "dead letters", "kept")
-SHOWN_DELIVERIES = 10
+SHOWN_DELIVERIES = 8
 
 
 def build_table(results: Sequence[Result]) -> str:
@@ -45,24 +45,22 @@ def describe_failure(result: Result, bug: str) -> str:
         f"  logs:  {result.directory}",
     ]
     for shape, outcome in zip(result.fault.shapes, result.outcomes, strict=True):
-        lines += _describe_outcome(f"{shape.protocol}, {'store' if shape.has_store else 'no store'}", outcome)
+        store = "store" if shape.has_store else "no store"
+        for breach in outcome.breaches:
+            lines.append(f"  {shape.protocol}, {shape.ordering}, {store}: {breach.reason}")
+            lines += [f"    {_describe_delivery(each, outcome)}" for each in breach.deliveries[:SHOWN_DELIVERIES]]
+            if (more := len(breach.deliveries) - SHOWN_DELIVERIES) > 0:
+                lines.append(f"    and {more} more")
     return "\n".join(lines)
 
 
-def _describe_outcome(name: str, outcome: Outcome) -> Iterator[str]:
-    for reason in outcome.reasons:
-        yield f"  {name}: {reason}"
-    if not outcome.reasons:
-        return
-    for delivery in outcome.findings.concerned[:SHOWN_DELIVERIES]:
-        places = [
-            f"{place}{'' if each.is_taken else ' (refused)'}"
-            for place, each in enumerate(outcome.receipts)
-            if each.delivery == delivery
-        ]
-        yield f"    {delivery.id} on {delivery.channel}: receipts {', '.join(places) or 'none'}"
-    if (more := len(outcome.findings.concerned) - SHOWN_DELIVERIES) > 0:
-        yield f"    and {more} more"
+def _describe_delivery(delivery: Delivery, outcome: Outcome) -> str:
+    places = [
+        f"{place}{'' if each.is_taken else ' (refused)'}"
+        for place, each in enumerate(outcome.receipts)
+        if each.delivery == delivery
+    ]
+    return f"{delivery.id} on {delivery.channel}: receipts {', '.join(places) or 'none'}"
 
 
 def _build_row(name: str, results: Sequence[Result]) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ class Result:
     @property
     def is_kept(self) -> bool:
         """Return whether every promise was kept."""
-        return not any(each.reasons for each in self.outcomes)
+        return not any(each.breaches for each in self.outcomes)
 
 
 async def run_seed(broker: Broker, faults: Sequence[Fault], seed: int, directory: Path, bug: str) -> list[Result]:

@@ -77,6 +77,6 @@ async def test_after_a_crash_at_any_point_receipts_and_uncertain_sends_are_exact
     outcomes = await asyncio.gather(*runs)
     for case, outcome in zip(CASES, outcomes, strict=True):
         counts = outcome.findings.counts
-        assert outcome.reasons == [], case
+        assert outcome.breaches == [], case
         assert counts.sent == EACH * case.shape.recipients
         assert (counts.duplicates, counts.uncertain) == (case.duplicates, case.uncertain), case
