@@ -16,7 +16,7 @@ from chaos.manners import Manners
 from chaos.oracle import Promise
 from chaos.pipeline import Pipeline, Shape, spread
 
-BURST_EACH = 20
+BURST_EACH = 30
 """Messages to each recipient at once: more than a channel that stands still can hold in memory."""
 
 Disturb = Callable[[Sequence[Pipeline], Broker, random.Random], Awaitable[None]]
@@ -154,7 +154,7 @@ FAULTS = (
     Fault("kill", each(_kill), both(), Promise(max_uncertain=3 * Shape().concurrency)),
     Fault("zombie", each(_make_zombie), both(), Promise()),
     Fault("sigterm", each(_roll), (*both(CALM_WITHOUT_STORE), CALM), GRACEFUL),
-    Fault("scale", each(_storm), both(replace(CALM_WITHOUT_STORE, members=1, concurrency=4)), GRACEFUL),
+    Fault("scale", each(_storm), both(replace(CALM_WITHOUT_STORE, members=1, concurrency=3)), GRACEFUL),
     Fault("provider", each(_do_nothing), both(CALM_TROUBLED), replace(RELAXED, may_bury=True)),
     Fault(
         "provider-strict", each(_do_nothing), both(replace(CALM_TROUBLED, ordering="Strict")), Promise(may_bury=True)

@@ -23,7 +23,7 @@ LIBRDKAFKA = logging.getLogger("chaos.librdkafka")
 """Where the suite's own clients complain; nobody listens: a broker that is killed on purpose is no news."""
 LIBRDKAFKA.addHandler(logging.NullHandler())
 LIBRDKAFKA.propagate = False
-HEARTBEAT_MS = 1_000
+MAX_HEARTBEAT_SECONDS = 3.0
 SHORT_SESSIONS = {
     "group.consumer.min.session.timeout.ms": "1000",
     "group.consumer.min.heartbeat.interval.ms": "100",
@@ -121,7 +121,7 @@ async def set_session_timeout(address: str, group: str, seconds: float) -> None:
     """Set when a silent member of a group under KIP-848 counts as gone; classic members bring their own."""
     values = {
         "consumer.session.timeout.ms": str(int(seconds * 1000)),
-        "consumer.heartbeat.interval.ms": str(HEARTBEAT_MS),
+        "consumer.heartbeat.interval.ms": str(int(min(MAX_HEARTBEAT_SECONDS, seconds / 5) * 1000)),
     }
     entries = [ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in values.items()]
     client = AdminClient({"bootstrap.servers": address}, logger=LIBRDKAFKA)

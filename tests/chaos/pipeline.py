@@ -42,7 +42,7 @@ PATIENCE_SECONDS = 45.0
 LOOK_SECONDS = 0.2
 
 
-FRIENDLY = Manners(min_delay_seconds=0.01, max_delay_seconds=0.1)
+FRIENDLY = Manners(min_delay_seconds=0.02, max_delay_seconds=0.15)
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Shape:
     has_store: bool = True
     members: int = 3
     partitions: int = 6
-    recipients: int = 150
-    per_second: float = 80.0
+    recipients: int = 100
+    per_second: float = 40.0
     channels: tuple[str, ...] = ("hook",)
     concurrency: int = 8
     timeout_seconds: float = 2.0

@@ -15,7 +15,7 @@ from chaos.ground import Broker
 from chaos.oracle import Counts, Receipt
 from chaos.pipeline import Outcome, Pipeline
 
-SIDE_BY_SIDE = 3
+SIDE_BY_SIDE = 2
 """How many faults run at once: as many as two cores can start processes for without making everybody late."""
 
 FLOWING_RECEIPTS = 20
