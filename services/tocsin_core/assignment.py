@@ -24,6 +24,7 @@ class Assignment:
         "committed",
         "cursors",
         "epoch",
+        "first",
         "is_draining",
         "is_fenced",
         "is_paused",
@@ -45,6 +46,8 @@ class Assignment:
         self.epoch = epoch
         # Written by the poll thread.
         self.next_offset = -1
+        self.first: tuple[int, int] | None = None
+        """The offset and the timestamp of the first record, by which a log is known again."""
         self.received_records = 0
         self.received_bytes = 0
         self.committed = committed
@@ -91,8 +94,19 @@ class Assignment:
         """Return how many deliveries are complete above their cursors: those a new owner would repeat."""
         return sum(tracker.finished_beyond for tracker in self.cursors.values())
 
+    def is_same_log(self, record: Record) -> bool:
+        """Return whether a record below the next offset is one that was handed over before (poll thread).
+
+        If not, the log is another one: its topic was deleted and made again, so it begins no higher than this epoch.
+        """
+        if self.first is None:
+            return False
+        return record.offset > self.first[0] or (record.offset, record.timestamp_ms) == self.first
+
     def receive(self, record: Record) -> None:
         """Count a record that is handed over (poll thread)."""
+        if self.first is None:
+            self.first = (record.offset, record.timestamp_ms)
         self.next_offset = record.offset + 1
         self.received_records += 1
         self.received_bytes += size_bytes(record)

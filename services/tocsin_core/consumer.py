@@ -94,6 +94,7 @@ class RecordConsumer:
         self._sink_failure: Exception | None = None
         self._trouble = Trouble(_log.error)
         self._complaints = Complaints(_log.error, every_seconds=30.0)
+        self._remarks = Complaints(_log.info, every_seconds=30.0)
         self.ended: asyncio.Future[None] | None = None
         """Done when the thread has ended; holds its exception if it ended by one."""
 
@@ -238,6 +239,9 @@ class RecordConsumer:
         if assignment is None:
             return None  # read ahead of a revoke; whoever owns the partition now will read it again
         if record.offset < assignment.next_offset:
+            if assignment.is_same_log(record):  # after a rebalance, librdkafka now and then reads on from too far back
+                self._remarks.about("a partition is read again", "what was taken before is passed over")
+                return None
             assignment = self._rewind(assignment, record.offset)
         assignment.receive(record)
         return assignment, record

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from tocsin_cli.embedded.kafka import EmbeddedKafka
 from tocsin_core.admin import KafkaAdmin
@@ -60,9 +60,11 @@ class Breaking(Held):
         raise ValueError("a defect")
 
 
-def build_member(kafka: EmbeddedKafka, topic: str, sink: Held, protocol: str = "auto") -> RecordConsumer:
+def build_member(
+    kafka: EmbeddedKafka, topic: str, sink: Held, protocol: str = "auto", kind: type[RecordConsumer] = RecordConsumer
+) -> RecordConsumer:
     settings = KafkaSettings(brokers=[kafka.bootstrap_servers], topic=topic, consumer_group=f"{topic}-group")
-    return RecordConsumer(
+    return kind(
         settings,
         sink,
         client_id="tests",
@@ -118,6 +120,33 @@ async def test_a_member_is_in_trouble_until_a_broker_has_answered(kafka: Embedde
     await member.start()
     await sink.wait_until(lambda: bool(sink.taken))
     assert member.trouble is None
+    await member.stop()
+
+
+class Rereading(RecordConsumer):
+    """A member whose client, once, reads on from the beginning."""
+
+    has_stepped_back = False
+
+    def _apply_pressure(self, consumer: Consumer) -> None:
+        super()._apply_pressure(consumer)
+        taken = [each for each in self._assignments.values() if each.next_offset > 0]
+        if len(taken) == 4 and not self.has_stepped_back:
+            self.has_stepped_back = True
+            for each in taken:
+                consumer.seek(TopicPartition(each.topic, each.partition, 0))
+
+
+@PROTOCOLS
+async def test_what_the_client_reads_twice_is_taken_once(kafka: EmbeddedKafka, topic: str, protocol: str) -> None:
+    produce(kafka, topic, 40)
+    sink = Held()
+    member = build_member(kafka, topic, sink, protocol, kind=Rereading)
+    await member.start()
+    await sink.wait_until(lambda: sum(sink.taken.values()) == 40)
+    produce(kafka, topic, 4)
+    await sink.wait_until(lambda: sum(sink.taken.values()) >= 44)
+    assert sorted(sink.taken.values()) == [11, 11, 11, 11]
     await member.stop()
 
 

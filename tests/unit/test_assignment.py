@@ -41,3 +41,13 @@ def test_fetching_rests_from_the_bound_on_until_half_is_worked_off(
 
 def test_few_large_records_make_fetching_rest_too() -> None:
     assert decide_pause(holding(2), max_records=100, max_bytes=2 * size_bytes(RECORD))
+
+
+@pytest.mark.parametrize(
+    ("offset", "timestamp_ms", "is_same"), [(5, 1000, True), (6, 7777, True), (5, 2000, False), (0, 1000, False)]
+)
+def test_a_log_is_known_again_by_where_it_began_and_when(*, offset: int, timestamp_ms: int, is_same: bool) -> None:
+    assignment = Assignment("t", 0, 1)
+    for number in (5, 6, 7):
+        assignment.receive(Record("t", 0, number, 1000, b"", b"", ()))
+    assert assignment.is_same_log(Record("t", 0, offset, timestamp_ms, b"", b"", ())) is is_same
