@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import sys
 import tempfile
 import time
@@ -56,6 +57,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--break", dest="bug", type=Bug, choices=list(Bug), help="put a deliberate bug in")
     parser.add_argument("--prove", action="store_true", help="show that the suite notices every deliberate bug")
     parser.add_argument("--directory", type=Path, help="where logs are kept (default: a new temporary folder)")
+    logging.getLogger("tocsin").addHandler(logging.NullHandler())  # a broker that is killed on purpose is no news
     return asyncio.run(run(parser.parse_args(words)))
 
 
