@@ -6,6 +6,7 @@ PY := $(VENV)/bin/python
 SECONDS ?= 60
 RATE ?= 300
 JSON ?=
+SEEDS ?= 5
 BENCH ?=
 
 .PHONY: help
@@ -55,6 +56,14 @@ render: setup ## write manifests/ and the chart's copy of the CRD from their sou
 .PHONY: e2e
 e2e: setup ## the cluster tests: on $$KUBECONFIG with TOCSIN_TEST_CLUSTER=1, else on a kind cluster it makes
 	tests/e2e/run
+
+.PHONY: chaos
+chaos: setup ## break running pipelines and count what is lost, repeated or reordered: make chaos [SEEDS=5]
+	PYTHONPATH=tests $(PY) -m chaos --seeds $(SEEDS)
+
+.PHONY: chaos-proves
+chaos-proves: setup ## show that the chaos suite notices every deliberate bug
+	PYTHONPATH=tests $(PY) -m chaos --prove
 
 .PHONY: bench-delivery
 bench-delivery: setup ## deliveries beside two loops in Go (needs go and gcc): make bench-delivery [BENCH="--backlog 10000"]
