@@ -69,7 +69,9 @@ class Sender:
         self, delivery: Delivery, channel: Channel, envelope: Envelope, devices: Sequence[str]
     ) -> list[Result]:
         if len(devices) == 1:  # the usual case needs no task of its own
-            return [await self._send_to(delivery, channel, envelope._replace(device=devices[0]))]
+            [device] = devices
+            envelope = envelope if envelope.device == device else envelope._replace(device=device)
+            return [await self._send_to(delivery, channel, envelope)]
         async with asyncio.TaskGroup() as group:
             sends = [
                 group.create_task(self._send_to(delivery, channel, envelope._replace(device=device)))
