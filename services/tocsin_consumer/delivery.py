@@ -334,9 +334,8 @@ class Deliverer:
         return Envelope(notification, profile, journey.trace_id, *where, journey.accepted_at)
 
     def _settle(self, delivery: Delivery, outcome: Outcome, **fields: str) -> Step:
-        metrics.deliveries(
-            delivery.slot, outcome
-        ).inc()  # a channel that is not ours is no label: anybody may invent one
+        # The slot is the channel's name, or none for a channel that is not ours: anybody may invent one.
+        metrics.deliveries(delivery.slot, outcome).inc()
         _log.info(EVENTS[outcome], **delivery.describe(), **fields)
         # What was delivered has asked whether others wait for it; another end is rare, and may come before it asks.
         has_followers = delivery.is_queued or outcome is not Outcome.DELIVERED
