@@ -28,6 +28,7 @@ class Assignment:
         "is_draining",
         "is_fenced",
         "is_paused",
+        "leader_epoch",
         "least_held_bytes",
         "least_held_records",
         "next_offset",
@@ -48,6 +49,8 @@ class Assignment:
         self.next_offset = -1
         self.first: tuple[int, int] | None = None
         """The offset and the timestamp of the first record, by which a log is known again."""
+        self.leader_epoch = 0
+        """The latest leader that wrote what was received."""
         self.received_records = 0
         self.received_bytes = 0
         self.committed = committed
@@ -94,17 +97,19 @@ class Assignment:
         """Return how many deliveries are complete above their cursors: those a new owner would repeat."""
         return sum(tracker.finished_beyond for tracker in self.cursors.values())
 
-    def is_same_log(self, record: Record) -> bool:
+    def is_same_log(self, record: Record, leader_epoch: int | None) -> bool:
         """Return whether a record below the next offset is one that was handed over before (poll thread).
 
-        If not, the log is another one: its topic was deleted and made again, so it begins no higher than this epoch.
+        If not, the log is another one: its topic was deleted and made again, so it begins no higher than this epoch; or
+        a later leader cut off its end and wrote it anew, which the record's leader epoch tells.
         """
-        if self.first is None:
+        if self.first is None or (leader_epoch or 0) > self.leader_epoch:
             return False
         return record.offset > self.first[0] or (record.offset, record.timestamp_ms) == self.first
 
-    def receive(self, record: Record) -> None:
+    def receive(self, record: Record, leader_epoch: int | None = None) -> None:
         """Count a record that is handed over (poll thread)."""
+        self.leader_epoch = max(self.leader_epoch, leader_epoch or 0)
         if self.first is None:
             self.first = (record.offset, record.timestamp_ms)
         self.next_offset = record.offset + 1

@@ -239,11 +239,12 @@ class RecordConsumer:
         if assignment is None:
             return None  # read ahead of a revoke; whoever owns the partition now will read it again
         if record.offset < assignment.next_offset:
-            if assignment.is_same_log(record):  # after a rebalance, librdkafka now and then reads on from too far back
+            # After a rebalance, librdkafka now and then reads on from too far back.
+            if assignment.is_same_log(record, message.leader_epoch()):
                 self._remarks.about("a partition is read again", "what was taken before is passed over")
                 return None
             assignment = self._rewind(assignment, record.offset)
-        assignment.receive(record)
+        assignment.receive(record, message.leader_epoch())
         return assignment, record
 
     def _rewind(self, old: Assignment, offset: int) -> Assignment:

@@ -50,4 +50,13 @@ def test_a_log_is_known_again_by_where_it_began_and_when(*, offset: int, timesta
     assignment = Assignment("t", 0, 1)
     for number in (5, 6, 7):
         assignment.receive(Record("t", 0, number, 1000, b"", b"", ()))
-    assert assignment.is_same_log(Record("t", 0, offset, timestamp_ms, b"", b"", ())) is is_same
+    assert assignment.is_same_log(Record("t", 0, offset, timestamp_ms, b"", b"", ()), None) is is_same
+
+
+def test_an_end_that_a_later_leader_wrote_anew_is_another_log() -> None:
+    assignment = Assignment("t", 0, 1)
+    for number in (5, 6, 7):
+        assignment.receive(Record("t", 0, number, 1000, b"", b"", ()), 3)
+    again = Record("t", 0, 6, 1000, b"", b"", ())
+    assert assignment.is_same_log(again, 3)
+    assert not assignment.is_same_log(again, 4)
