@@ -15,9 +15,9 @@ from pathlib import Path
 from bench.errors import BenchError
 from bench.ingestion.contestants import BATCH, CONTESTANTS, GIN_SARAMA, ONE, TOCSIN, Contestant
 from bench.ingestion.pause import Paused, run_pause
-from bench.ingestion.programs import build_programs
 from bench.ingestion.report import build_pause_table, build_result, build_table
 from bench.ingestion.stage import Load, Measured, Stage
+from bench.peers import INGESTION, build_peers
 from bench.proc import describe_machine
 from tocsin_cli.embedded.kafka import EmbeddedKafka
 
@@ -59,7 +59,7 @@ def find_common_rate(found: list[Measured]) -> float:
 
 def run_all(options: argparse.Namespace) -> dict[str, float | int | None]:
     """Run what was asked for and print it; return the last line's numbers."""
-    binaries = build_programs()
+    binaries = build_peers("peers_ingestion", INGESTION)
     contestants = [each for each in CONTESTANTS if options.only is None or each.name in options.only]
     rounds: list[list[Measured]] = []
     pauses: list[Paused] = []
