@@ -1,6 +1,8 @@
 # One word per job. Every word but `help` stands on `setup`, which needs python3 (3.11 or newer) and make alone.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
+# The last line of a benchmark is JSON, also where make runs it from within make.
+MAKEFLAGS += --no-print-directory
 VENV := .venv
 PY := $(VENV)/bin/python
 SECONDS ?= 60
