@@ -51,7 +51,7 @@ class Bounds:
     max_held_bytes: int
     batch_records: int
     batch_bytes: int
-    min_share_records: int = 100
+    min_share_records: int
 
     def is_full(self, cursor: Cursor, partitions: int) -> bool:
         """Return whether a cursor holds more than what the poll thread lets every cursor have."""
@@ -120,13 +120,16 @@ class Engine:
     def accept(self, batch: Sequence[tuple[Assignment, Record]]) -> None:
         """Take in what one poll brought."""
         self._forget_fenced()
+        fed: dict[Partition, None] = {}
         for assignment, record in batch:
             record_bytes = size_bytes(record)
             assignment.take(record_bytes)
             partition = self._open(assignment, record.offset)
             if partition is not None:
                 self._feed(partition, record, record_bytes)
-                self._touched |= dict.fromkeys(partition.cursors.values())
+                fed[partition] = None
+        for partition in fed:
+            self._touched |= dict.fromkeys(partition.cursors.values())
         self._move_on()
 
     def is_waiting(self, channel: str) -> bool:

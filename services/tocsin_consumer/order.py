@@ -20,8 +20,7 @@ from redis.exceptions import RedisError
 
 from tocsin_core.errors import TocsinError
 from tocsin_core.settings import RedisSettings
-
-REDIS_TIMEOUT_SECONDS = 3.0
+from tocsin_core.store import build_options
 
 # A queue is a sorted set (delivery -> place) and a hash (delivery -> "<due, ms> <end, ms>").
 ASK = """
@@ -140,11 +139,7 @@ class Strict:
     def __init__(self, settings: RedisSettings, *, pipeline: str, max_connections: int) -> None:
         """`pipeline` (`namespace/name`) separates the pipelines that share a server."""
         self._redis = Redis.from_url(
-            settings.url,
-            username=settings.username or None,
-            password=settings.password.get_secret_value() or None,
-            socket_timeout=REDIS_TIMEOUT_SECONDS,
-            socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
+            **build_options(settings),
             max_connections=max_connections,
         )
         self._pipeline = pipeline

@@ -32,9 +32,9 @@ from tocsin_consumer.claims import Claim, ClaimKey, ClaimsUnavailable, Done, Gra
 from tocsin_core.complaints import Complaints
 from tocsin_core.logging import get_logger
 from tocsin_core.settings import RedisSettings
+from tocsin_core.store import build_options
 
 KEEP_SECONDS = 86_400
-REDIS_TIMEOUT_SECONDS = 3.0
 AWAY_SECONDS = 1.0
 """After a call that failed, requests fail at once for so long: a stalled server costs a timeout a second, not each."""
 POLL_SECONDS = 0.25
@@ -79,11 +79,7 @@ class RedisClaims:
         nothing of the pipeline: True only if nothing can have been sent yet.
         """
         self._redis = Redis.from_url(
-            settings.url,
-            username=settings.username or None,
-            password=settings.password.get_secret_value() or None,
-            socket_timeout=REDIS_TIMEOUT_SECONDS,
-            socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
+            **build_options(settings),
             max_connections=MAX_CALLS + SPARE_CONNECTIONS,
             retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
         )

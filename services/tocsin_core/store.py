@@ -1,6 +1,6 @@
 """The way to the pipeline's Redis, or any server that speaks its protocol, and a subscription that notices silence.
 
-Commands are never repeated by the client library: whether a command that got no answer may be sent again is for its
+`connect` gives a client that never repeats a command: whether one that got no answer may be sent again is for its
 caller to say. A lost subscription is news that redis-py does not bring where the server's machine died without a
 word, so a quiet one is asked for a sign of life.
 """
@@ -31,16 +31,19 @@ _log = get_logger(__name__)
 
 
 def connect(settings: RedisSettings, *, max_connections: int) -> Redis:
-    """Return a client; it connects when it is first used."""
-    return Redis.from_url(
-        settings.url,
-        username=settings.username or None,
-        password=settings.password.get_secret_value() or None,
-        socket_timeout=TIMEOUT_SECONDS,
-        socket_connect_timeout=TIMEOUT_SECONDS,
-        max_connections=max_connections,
-        retry=Retry(NoBackoff(), 0),
-    )
+    """Return a client that repeats nothing; it connects when it is first used."""
+    return Redis.from_url(**build_options(settings), max_connections=max_connections, retry=Retry(NoBackoff(), 0))
+
+
+def build_options(settings: RedisSettings) -> dict[str, Any]:
+    """Return what every client of the store is made with; how often it repeats a command is for each to say."""
+    return {
+        "url": settings.url,
+        "username": settings.username or None,
+        "password": settings.password.get_secret_value() or None,
+        "socket_timeout": TIMEOUT_SECONDS,
+        "socket_connect_timeout": TIMEOUT_SECONDS,
+    }
 
 
 def explain(error: BaseException) -> str:

@@ -3,37 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from documentation import ROOT
+from benchmark import run_benchmark
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 
-# A make within a make would have the last word, and say which folder it leaves.
-OUTSIDE_MAKE = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
 TINY = "--rounds 1 --seconds 0.5 --isolation-rounds 1 --backlog 500 --messages 20000"
-
-
-def run_bench(words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["make", "bench-delivery", f"BENCH={words}"],
-        cwd=ROOT,
-        env={**OUTSIDE_MAKE, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=580,
-    )
 
 
 @pytest.mark.skipif(shutil.which("go") is None or shutil.which("gcc") is None, reason="needs go and gcc")
 def test_the_last_line_tells_every_ratio() -> None:
-    done = run_bench(TINY)
+    done = run_benchmark("bench-delivery", TINY)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert list(result) == ["vs_poll_loop_0ms", "vs_poll_loop_50ms", "vs_kafka_go_50ms", "isolated_p99_ratio"]
@@ -46,7 +30,7 @@ def test_without_go_it_says_so_and_is_no_pass(tmp_path: Path) -> None:
         path = shutil.which(program)
         assert path is not None
         (tmp_path / program).symlink_to(path)
-    done = run_bench(TINY, PATH=str(tmp_path))
+    done = run_benchmark("bench-delivery", TINY, PATH=str(tmp_path))
     assert done.returncode == 2
     assert "`go` is not on PATH" in done.stderr
     assert "vs_poll_loop" not in done.stdout

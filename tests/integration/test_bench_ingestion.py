@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 
 import pytest
 
-from documentation import ROOT
+from benchmark import run_benchmark
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 
-# A make within a make would have the last word, and say which folder it leaves.
-OUTSIDE_MAKE = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
 TINY = "--rounds 1 --seconds 1 --pauses 1 --pause-rate 50"
 
 
 @pytest.mark.skipif(shutil.which("go") is None or shutil.which("gcc") is None, reason="needs go and gcc")
 def test_the_last_line_tells_every_ratio_and_that_nothing_was_lost() -> None:
-    done = subprocess.run(
-        ["make", "bench-ingestion", f"BENCH={TINY}"],
-        cwd=ROOT,
-        env=OUTSIDE_MAKE,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=580,
-    )
+    done = run_benchmark("bench-ingestion", TINY)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert result.pop("lost_after_pause") == 0

@@ -380,7 +380,7 @@ async def test_a_user_without_rights_is_told_which_it_needs(
 async def test_a_stalled_store_fails_all_who_wait_after_one_timeout_and_the_rest_at_once(
     own_valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tocsin_consumer.redis_claims.REDIS_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr("tocsin_core.store.TIMEOUT_SECONDS", 0.2)
     store = ValkeyStore(own_valkey.url)
     await store.claims.start()
     os.kill(own_valkey.pid, signal.SIGSTOP)

@@ -165,7 +165,7 @@ def test_a_repository_that_cannot_be_reached_is_said_with_the_way_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("M2_REPO", str(tmp_path))
-    monkeypatch.setattr(jars, "MAVEN_CENTRAL", "http://127.0.0.1:1")
+    monkeypatch.setattr(jars, "MAVEN_CENTRAL_URL", "http://127.0.0.1:1")
     with pytest.raises(EmbeddedError, match=r"127\.0\.0\.1:1.*--brokers"):
         jars.resolve_class_path(lambda _text: None)
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import requests
 from jgo.config import GlobalSettings
+from jgo.constants import MAVEN_CENTRAL_URL
 from jgo.maven import MavenContext, PythonResolver
 from jgo.parse import Coordinate
 
@@ -27,7 +28,6 @@ from tocsin_cli.embedded.process import EmbeddedError
 
 KAFKA_VERSION = "4.4.0"
 COORDINATES = (f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}", "org.slf4j:slf4j-simple:1.7.36")
-MAVEN_CENTRAL = "https://repo.maven.apache.org/maven2"
 PARALLEL_DOWNLOADS = 6
 MEGABYTE = 1_000_000
 
@@ -40,13 +40,13 @@ def resolve_class_path(on_progress: Callable[[str], None]) -> list[Path]:
     repository = Path(GlobalSettings.load().repo_cache)
     repository.mkdir(parents=True, exist_ok=True)
     resolver = _AtomicResolver(on_progress)
-    context = MavenContext(resolver=resolver, repo_cache=repository, remote_repos={"central": MAVEN_CENTRAL})
+    context = MavenContext(resolver=resolver, repo_cache=repository, remote_repos={"central": MAVEN_CENTRAL_URL})
     try:
         with _one_at_a_time(repository / ".tocsin.lock", on_progress):
             return _resolve(context)
     except (requests.RequestException, RuntimeError, OSError) as error:
         raise EmbeddedError(
-            f"Kafka {KAFKA_VERSION} could not be fetched from {MAVEN_CENTRAL}: {error}. "
+            f"Kafka {KAFKA_VERSION} could not be fetched from {MAVEN_CENTRAL_URL}: {error}. "
             "Check the network (HTTPS_PROXY is honoured), or name a running Kafka with --brokers",
         ) from error
 
