@@ -37,14 +37,19 @@ async def run(arguments: argparse.Namespace) -> int:
             return 1 if await prove(broker, directory) else 0
         for seed in seeds:
             began = time.monotonic()
-            results += await run_seed(broker, faults, seed, directory, bug)
-            for result in results[-len(faults) :]:
+            news = await run_seed(broker, faults, seed, directory, bug=bug, say=_say)
+            for result in news:
                 if not result.is_kept:
                     print(describe_failure(result, bug), flush=True)
-            print(f"seed {seed}: {time.monotonic() - began:.0f} s", flush=True)
+            results += news
+            _say(f"seed {seed}: {time.monotonic() - began:.0f} s")
     print(build_table(results))
     print(build_last_line(results))
     return 0 if all(result.is_kept for result in results) else 1
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def main(words: Sequence[str]) -> int:

@@ -134,8 +134,8 @@ def both(shape: Shape = Shape()) -> tuple[Shape, ...]:  # noqa: B008 - frozen
 CALM = Shape(session_seconds=45.0)
 """Where nothing crashes, no member may be taken for dead because the machine is busy."""
 CALM_WITHOUT_STORE = replace(CALM, has_store=False)
-BAD_DAY = Manners(max_delay_seconds=0.05, throttled=0.03, failed=0.08, dropped=0.03, slow=0.01, refused=0.01)
-TROUBLED = Shape(members=2, manners=BAD_DAY)
+BAD_DAY = Manners(max_delay_seconds=0.05, throttled=0.005, failed=0.08, dropped=0.03, slow=0.01, refused=0.01)
+TROUBLED = Shape(members=2, manners=BAD_DAY, per_second=25.0)
 CALM_TROUBLED = replace(TROUBLED, session_seconds=CALM.session_seconds)
 AWAY = Shape(
     members=2,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
-from collections.abc import AsyncIterator, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from chaos.ground import Broker
 from chaos.oracle import Counts, Receipt
 from chaos.pipeline import Outcome, Pipeline
 
-SIDE_BY_SIDE = 2
+SIDE_BY_SIDE = 4
 """How many faults run at once: as many as two cores can start processes for without making everybody late."""
 
 FLOWING_RECEIPTS = 20
@@ -41,26 +42,28 @@ class Result:
         return not any(each.breaches for each in self.outcomes)
 
 
-async def run_seed(broker: Broker, faults: Sequence[Fault], seed: int, directory: Path, bug: str) -> list[Result]:
-    """Run these faults under one seed."""
-    results: list[Result] = []
-    for group in group_faults(faults):
-        running = (run_fault(broker, fault, seed, directory, bug) for fault in group)
-        results += await asyncio.gather(*running)
+async def run_seed(
+    broker: Broker, faults: Sequence[Fault], seed: int, directory: Path, *, bug: str = "", say: Callable[[str], None]
+) -> list[Result]:
+    """Run these faults under one seed, and tell `say` how each of them went."""
+    places = asyncio.Semaphore(SIDE_BY_SIDE)
+
+    async def run(fault: Fault) -> Result:
+        async with places:
+            began = time.monotonic()
+            result = await run_fault(broker, fault, seed, directory, bug=bug)
+            kept = "kept" if result.is_kept else "BROKEN"
+            say(f"seed {seed}, {fault.name}: {kept}, {time.monotonic() - began:.0f} s")
+            return result
+
+    results = await asyncio.gather(*(run(fault) for fault in faults if not fault.is_shared))
+    for fault in faults:
+        if fault.is_shared:
+            results.append(await run(fault))
     return results
 
 
-def group_faults(faults: Sequence[Fault]) -> Iterator[list[Fault]]:
-    """Yield the faults that run at the same time."""
-    private = [fault for fault in faults if not fault.is_shared]
-    for start in range(0, len(private), SIDE_BY_SIDE):
-        yield private[start : start + SIDE_BY_SIDE]
-    for fault in faults:
-        if fault.is_shared:
-            yield [fault]
-
-
-async def run_fault(broker: Broker, fault: Fault, seed: int, directory: Path, bug: str) -> Result:
+async def run_fault(broker: Broker, fault: Fault, seed: int, directory: Path, *, bug: str = "") -> Result:
     """Run one fault: start, produce, disturb, let it settle, judge. What kept its promise leaves no files."""
     chance = random.Random(f"{seed}/{fault.name}")
     own = directory / f"seed-{seed}" / fault.name
