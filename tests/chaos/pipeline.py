@@ -32,6 +32,8 @@ from tocsin_core.settings import KafkaConnection
 DRAIN_SECONDS = 10.0
 START_SECONDS = 60.0
 EXIT_SECONDS = 40.0
+POSTED = tuple(f"posted-{number}" for number in range(12))
+"""Recipients who get theirs through ingestion, if any."""
 RETRY_DELAYS_SECONDS = (1, 3)
 RETRY_PARTITIONS = 4
 """Not as many as the topic has, so that a record's way leads through another consumer."""
@@ -132,9 +134,20 @@ class Pipeline:
         await process.wait_for_output(STARTED, timeout_seconds=START_SECONDS)
         return process
 
-    async def add_member(self) -> None:
+    async def start_ingestion(self) -> str:
+        """Start an ingestion process and return its address once it listens."""
+        log_path = self._directory / "ingestion.log"
+        process = Process("tocsin_cli", ("ingest", "--config", str(self._directory / "config.yaml")), log_path)
+        await process.start()
+        self._closing.push_async_callback(process.kill)
+        await process.wait_for_output(b'"event":"ingestion listening"', timeout_seconds=START_SECONDS)
+        lines = (json.loads(line) for line in log_path.read_bytes().splitlines() if line.startswith(b"{"))
+        port = next(line["port"] for line in lines if line["event"] == "ingestion listening")
+        return f"http://{HOST}:{port}"
+
+    async def add_member(self, *words: str) -> None:
         """Start one more consumer; should it end by itself, that is remarked and it is started again, as in a pod."""
-        process = await self.start_process()
+        process = await self.start_process(*words)
         self.members.append(process)
         watch = asyncio.create_task(self._watch(process))
         self._closing.callback(watch.cancel)
@@ -252,7 +265,8 @@ class Pipeline:
             await self.store.start()
             self._closing.push_async_callback(self.store.stop)
         self._port = await self._start_receiver()
-        users = {str(number): {"name": f"User {number}"} for number in range(1, self.shape.recipients + 1)}
+        known = [*(str(number) for number in range(1, self.shape.recipients + 1)), *POSTED]
+        users = {name: {"name": f"User {name}"} for name in known}
         (self._directory / "users.yaml").write_text(json.dumps(users), encoding="utf-8")
         (self._directory / "config.yaml").write_text(json.dumps(self._build_config()), encoding="utf-8")
 
@@ -303,6 +317,7 @@ class Pipeline:
                 "ordering": shape.ordering,
                 "retry_delays_seconds": list(RETRY_DELAYS_SECONDS),
             },
+            "ingestion": {"host": HOST, "port": 0},
             "health": {"host": HOST, "port": 0},
             **({"redis": {"url": self.store.url}} if self.store else {}),
         }

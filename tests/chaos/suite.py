@@ -80,7 +80,7 @@ async def run_fault(broker: Broker, fault: Fault, seed: int, directory: Path, *,
             await asyncio.gather(*(each.scale(each.shape.members) for each in pipelines))
             await asyncio.gather(*(each.wait_for(is_flowing) for each in pipelines))
             await fault.disturb(pipelines, broker, chance)
-        outcomes = list(await asyncio.gather(*(each.settle(fault.promise) for each in pipelines)))
+        outcomes = list(await asyncio.gather(*(each.settle(fault.promise_to(each.shape)) for each in pipelines)))
     result = Result(fault, seed, own, outcomes)
     if result.is_kept:
         shutil.rmtree(own)
