@@ -32,8 +32,8 @@ class Fault:
     disturb: Disturb
     shapes: tuple[Shape, ...]
     promise: Promise
-    is_shared: bool = False
-    """Whether it disturbs the broker, and so everybody: such faults run alone."""
+    is_of_broker: bool = False
+    """Whether it disturbs the broker, and so everybody on it: such faults run alone."""
 
     def promise_to(self, shape: Shape) -> Promise:
         """Return what a pipeline of this shape is held to: strict order is kept whatever the provider does."""
@@ -149,7 +149,7 @@ def both(shape: Shape = Shape()) -> tuple[Shape, ...]:  # noqa: B008 - frozen
     return replace(shape, protocol="consumer"), replace(shape, protocol="classic")
 
 
-CALM = Shape(session_seconds=45.0)
+CALM = Shape(session_seconds=20.0)
 """Where nothing crashes, no member may be taken for dead because the machine is busy."""
 CALM_WITHOUT_STORE = replace(CALM, has_store=False)
 BAD_DAY = Manners(max_delay_seconds=0.05, throttled=0.005, failed=0.08, dropped=0.03, slow=0.01, refused=0.01)
@@ -182,7 +182,7 @@ FAULTS = (
     Fault("away-kill", each(_be_away_and_kill), both(AWAY), RELAXED),
     Fault("store-kill", each(_crash_store), both(Shape(members=2)), Promise()),
     Fault("store-flush", each(_flush_store), both(Shape(members=2)), Promise()),
-    Fault("broker-kill", _crash_broker, both(), Promise(), is_shared=True),
-    Fault("broker-stall", _stall_broker, both(), Promise(), is_shared=True),
-    Fault("ingestion", _crash_broker_under_ingestion, both(Shape(members=2)), Promise(), is_shared=True),
+    Fault("broker-kill", _crash_broker, both(), Promise(), is_of_broker=True),
+    Fault("broker-stall", _stall_broker, both(), Promise(), is_of_broker=True),
+    Fault("ingestion", _crash_broker_under_ingestion, both(Shape(members=2)), Promise(), is_of_broker=True),
 )

@@ -50,7 +50,6 @@ class Broker:
 
     async def stop(self) -> None:
         """Stop it for good."""
-        os.kill(self._server.pid, signal.SIGCONT)
         await asyncio.to_thread(self._server.stop)
 
     async def crash(self, away_seconds: float) -> None:

@@ -137,7 +137,7 @@ class Pipeline:
     async def start_ingestion(self) -> str:
         """Start an ingestion process and return its address once it listens."""
         log_path = self._directory / "ingestion.log"
-        process = Process("tocsin_cli", ("ingest", "--config", str(self._directory / "config.yaml")), log_path)
+        process = Process("tocsin_cli.__main__", ("ingest", "--config", str(self._directory / "config.yaml")), log_path)
         await process.start()
         self._closing.push_async_callback(process.kill)
         await process.wait_for_output(b'"event":"ingestion listening"', timeout_seconds=START_SECONDS)

@@ -1,4 +1,4 @@
-"""Runs faults on one broker: those that disturb only themselves side by side, those that disturb everybody alone."""
+"""Runs faults: most of them side by side on a sound broker; those of the broker one by one, on a broker of their own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from chaos.faults import Fault
 from chaos.ground import Broker
@@ -20,6 +21,13 @@ SIDE_BY_SIDE = 4
 """How many faults run at once: as many as two cores can start processes for without making everybody late."""
 
 FLOWING_RECEIPTS = 20
+
+
+class Brokers(NamedTuple):
+    """One that nobody touches, and one that is killed and stalled."""
+
+    sound: Broker
+    broken: Broker
 
 
 @dataclass
@@ -43,24 +51,21 @@ class Result:
 
 
 async def run_seed(
-    broker: Broker, faults: Sequence[Fault], seed: int, directory: Path, *, bug: str = "", say: Callable[[str], None]
+    brokers: Brokers, faults: Sequence[Fault], seed: int, directory: Path, *, bug: str = "", say: Callable[[str], None]
 ) -> list[Result]:
     """Run these faults under one seed, and tell `say` how each of them went."""
-    places = asyncio.Semaphore(SIDE_BY_SIDE)
+    places, broken = asyncio.Semaphore(SIDE_BY_SIDE), asyncio.Lock()
 
     async def run(fault: Fault) -> Result:
-        async with places:
+        async with broken if fault.is_of_broker else places:
             began = time.monotonic()
+            broker = brokers.broken if fault.is_of_broker else brokers.sound
             result = await run_fault(broker, fault, seed, directory, bug=bug)
             kept = "kept" if result.is_kept else "BROKEN"
             say(f"seed {seed}, {fault.name}: {kept}, {time.monotonic() - began:.0f} s")
             return result
 
-    results = await asyncio.gather(*(run(fault) for fault in faults if not fault.is_shared))
-    for fault in faults:
-        if fault.is_shared:
-            results.append(await run(fault))
-    return results
+    return await asyncio.gather(*(run(fault) for fault in faults))
 
 
 async def run_fault(broker: Broker, fault: Fault, seed: int, directory: Path, *, bug: str = "") -> Result:
@@ -93,11 +98,11 @@ def is_flowing(receipts: Sequence[Receipt]) -> bool:
 
 
 @asynccontextmanager
-async def broker_in(directory: Path) -> AsyncIterator[Broker]:
-    """Run one broker for as long as this is entered."""
-    broker = Broker(directory / "broker")
-    await broker.start()
-    try:
-        yield broker
-    finally:
-        await broker.stop()
+async def brokers_in(directory: Path) -> AsyncIterator[Brokers]:
+    """Run both brokers for as long as this is entered."""
+    async with AsyncExitStack() as stack:
+        brokers = Brokers(Broker(directory / "broker"), Broker(directory / "broken-broker"))
+        for broker in brokers:
+            stack.push_async_callback(broker.stop)
+        await asyncio.gather(*(broker.start() for broker in brokers))
+        yield brokers
