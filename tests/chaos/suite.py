@@ -1,4 +1,4 @@
-"""Runs faults: most of them side by side on a sound broker; those of the broker one by one, on a broker of their own."""
+"""Runs faults: most of them side by side on a sound broker, those of the broker one by one on one of their own."""
 
 from __future__ import annotations
 
