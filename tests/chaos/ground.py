@@ -31,6 +31,10 @@ SHORT_SESSIONS = {
 }
 
 
+BROKER_PROPERTIES = {**SHORT_SESSIONS, "broker.session.timeout.ms": "2000", "broker.heartbeat.interval.ms": "500"}
+"""A broker that was killed is not taken back before its last life has expired."""
+
+
 class Broker:
     """One Kafka that keeps its data and its address through every crash."""
 
@@ -69,7 +73,7 @@ class Broker:
             os.kill(self._server.pid, signal.SIGCONT)
 
     def _build(self) -> EmbeddedKafka:
-        return EmbeddedKafka(data_dir=self._directory, port=self._port, properties=SHORT_SESSIONS)
+        return EmbeddedKafka(data_dir=self._directory, port=self._port, properties=BROKER_PROPERTIES)
 
 
 class Store:
