@@ -100,9 +100,5 @@ def is_flowing(receipts: Sequence[Receipt]) -> bool:
 @asynccontextmanager
 async def brokers_in(directory: Path) -> AsyncIterator[Brokers]:
     """Run both brokers for as long as this is entered."""
-    async with AsyncExitStack() as stack:
-        brokers = Brokers(Broker(directory / "broker"), Broker(directory / "broken-broker"))
-        for broker in brokers:
-            stack.push_async_callback(broker.stop)
-        await asyncio.gather(*(broker.start() for broker in brokers))
-        yield brokers
+    async with Broker(directory / "broker") as sound, Broker(directory / "broken-broker") as broken:
+        yield Brokers(sound, broken)
