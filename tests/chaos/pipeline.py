@@ -26,6 +26,7 @@ from chaos.receiver import read_log
 from tocsin_core.admin import KafkaAdmin
 from tocsin_core.codec import decode
 from tocsin_core.consumer import read_message
+from tocsin_core.message import Record
 from tocsin_core.retry import build_tiers
 from tocsin_core.settings import KafkaConnection
 
@@ -195,9 +196,20 @@ class Pipeline:
             while not is_enough(self.read_receipts()):  # noqa: ASYNC110 - another process writes the file
                 await asyncio.sleep(LOOK_SECONDS)
 
+    async def wait_until_ended(self) -> set[Delivery]:
+        """Wait until everything was received or dead-lettered, or nothing more comes; return the dead letters."""
+        owed = {Delivery(each.id, channel) for each in self.load.sent for channel in each.channels}
+        dead_letters: set[Delivery] = set()
+        patience = Patience(PATIENCE_SECONDS)
+        while patience.lasts(missing := len(owed - self._find_taken() - dead_letters)) and missing:
+            await asyncio.sleep(LOOK_SECONDS)
+            if self.shape.manners.refused:
+                dead_letters = await self._read_dead_letters()
+        return dead_letters
+
     async def settle(self, promise: Promise) -> Outcome:
         """Wait until everything has ended and is committed, end the processes gracefully, and judge."""
-        dead_letters = await self._wait_until_ended()
+        dead_letters = await self.wait_until_ended()
         await self._wait_until_committed()
         await self.scale(0)
         self.remarks += await self._find_left_behind()
@@ -210,16 +222,6 @@ class Pipeline:
         findings = examine(evidence, promise)
         breaches = [*judge(findings, promise), *(Breach(remark) for remark in self.remarks)]
         return Outcome(findings, breaches, self.read_receipts())
-
-    async def _wait_until_ended(self) -> set[Delivery]:
-        owed = {Delivery(each.id, channel) for each in self.load.sent for channel in each.channels}
-        dead_letters: set[Delivery] = set()
-        patience = Patience(PATIENCE_SECONDS)
-        while patience.lasts(missing := len(owed - self._find_taken() - dead_letters)) and missing:
-            await asyncio.sleep(LOOK_SECONDS)
-            if self.shape.manners.refused:
-                dead_letters = await self._read_dead_letters()
-        return dead_letters
 
     def _find_taken(self) -> set[Delivery]:
         return {each.delivery for each in self.read_receipts() if each.is_taken}
@@ -250,7 +252,8 @@ class Pipeline:
             letters: list[Message] = []
             while len(letters) < end:
                 letters += [each for each in consumer.consume(500, 0.2) if each.error() is None]
-            return {_read_delivery(letter) for letter in letters}
+            records = [read_message(letter) for letter in letters]
+            return {_read_delivery(each) for each in records if each.header("dlq-settled") is None}
         finally:
             consumer.close()
 
@@ -323,9 +326,8 @@ class Pipeline:
         }
 
 
-def _read_delivery(letter: Message) -> Delivery:
-    record = read_message(letter)
-    return Delivery(decode(record.value).id, (record.header("dlq-channel") or b"").decode())
+def _read_delivery(letter: Record) -> Delivery:
+    return Delivery(decode(letter.value).id, (letter.header("dlq-channel") or b"").decode())
 
 
 def spread(chance: random.Random, count: int, *, first: float, last: float) -> list[float]:

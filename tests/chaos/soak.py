@@ -57,6 +57,7 @@ async def run(arguments: argparse.Namespace) -> int:
             await pipeline.add_member("--census", str(directory / f"census-{number}.ndjson"))
         await _live(pipeline, arguments.minutes, arguments.rate)
         verdicts = [judge_flatness(read_censuses(directory / f"census-{number}.ndjson")) for number in range(MEMBERS)]
+        await pipeline.wait_until_ended()
         letters = await asyncio.to_thread(_read_all, broker.address, f"{pipeline.topic}.dlq")
         changed = await _replay(pipeline, broker.address, letters, directory)
         outcome = await pipeline.settle(Promise(may_bury=True))
