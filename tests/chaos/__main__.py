@@ -22,7 +22,7 @@ from chaos.bugs import Bug
 from chaos.faults import FAULTS
 from chaos.proof import prove
 from chaos.report import build_last_line, build_table, describe_failure
-from chaos.suite import Result, broker_in, run_seed
+from chaos.suite import Result, brokers_in, run_seed
 
 
 async def run(arguments: argparse.Namespace) -> int:
@@ -32,19 +32,24 @@ async def run(arguments: argparse.Namespace) -> int:
     directory = arguments.directory or Path(tempfile.mkdtemp(prefix="tocsin-chaos-"))
     bug = str(arguments.bug or "")
     results: list[Result] = []
-    async with broker_in(directory) as broker:
+    async with brokers_in(directory) as brokers:
         if arguments.prove:
-            return 1 if await prove(broker, directory) else 0
+            return 1 if await prove(brokers.sound, directory) else 0
         for seed in seeds:
             began = time.monotonic()
-            results += await run_seed(broker, faults, seed, directory, bug)
-            for result in results[-len(faults) :]:
+            news = await run_seed(brokers, faults, seed, directory, bug=bug, say=_say)
+            for result in news:
                 if not result.is_kept:
                     print(describe_failure(result, bug), flush=True)
-            print(f"seed {seed}: {time.monotonic() - began:.0f} s", flush=True)
+            results += news
+            _say(f"seed {seed}: {time.monotonic() - began:.0f} s")
     print(build_table(results))
     print(build_last_line(results))
     return 0 if all(result.is_kept for result in results) else 1
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def main(words: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""A consumer process of the suite: the shipped worker, with a group protocol chosen, a crash point, or a bug put in.
+"""A consumer process of the suite: the shipped worker, with a group protocol, a crash point, a bug or a census.
 
     python -m chaos.consumer --config FILE [--protocol classic] [--crash-at POINT --after N] [--bug NAME]
 
@@ -8,6 +8,8 @@ Only the names that `tocsin_consumer.worker` builds its parts from are replaced;
 from __future__ import annotations
 
 import argparse
+import asyncio
+import contextlib
 import functools
 import sys
 from collections.abc import Sequence
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from chaos.bugs import Bug, put_in
+from chaos.census import keep_counting
 from chaos.crash_points import (
     Crash,
     CrashingChannel,
@@ -25,6 +28,8 @@ from chaos.crash_points import (
 )
 from tocsin_consumer import worker
 from tocsin_core.settings import load_settings
+
+CENSUS_SECONDS = 10.0
 
 
 def put_in_crash(crash: Crash) -> None:
@@ -39,6 +44,19 @@ def put_in_crash(crash: Crash) -> None:
         RetryTopics=lambda *words: CrashingRetryTopics(retry_topics(*words), crash),
         RecordConsumer=build_crashing_consumer(crash),
     )
+
+
+def put_in_census(path: Path) -> None:
+    """Make the worker write down, now and then, how much it holds."""
+    kind: Any = worker.Worker
+
+    class CountedWorker(kind):  # type: ignore[misc]  # whichever class the worker's module has by now
+        async def start(self, closing: contextlib.AsyncExitStack) -> None:
+            await super().start(closing)
+            counting = asyncio.create_task(keep_counting(self, path, every_seconds=CENSUS_SECONDS))
+            closing.callback(counting.cancel)
+
+    replace_parts(Worker=CountedWorker)
 
 
 def replace_parts(**parts: Any) -> None:
@@ -57,9 +75,12 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--crash-at", type=CrashPoint, choices=list(CrashPoint))
     parser.add_argument("--after", type=int, default=1)
     parser.add_argument("--bug", type=Bug, choices=list(Bug))
+    parser.add_argument("--census", type=Path, help="where to write how much it holds, every ten seconds")
     arguments = parser.parse_args(words)
     if arguments.bug:
         put_in(arguments.bug)
+    if arguments.census:
+        put_in_census(arguments.census)
     if arguments.crash_at:
         put_in_crash(Crash(arguments.crash_at, arguments.after))
     consumer: Any = vars(worker)["RecordConsumer"]

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 from pathlib import Path
+from typing import Self
 
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from redis.asyncio import Redis
@@ -31,8 +32,12 @@ SHORT_SESSIONS = {
 }
 
 
+BROKER_PROPERTIES = {**SHORT_SESSIONS, "broker.session.timeout.ms": "2000", "broker.heartbeat.interval.ms": "500"}
+"""A broker that was killed is not taken back before its last life has expired."""
+
+
 class Broker:
-    """One Kafka that keeps its data and its address through every crash."""
+    """One Kafka that keeps its data and its address through every crash. It runs while it is entered."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -44,13 +49,11 @@ class Broker:
         """Return `host:port`."""
         return self._server.bootstrap_servers
 
-    async def start(self) -> None:
-        """Start it and return when it serves."""
+    async def __aenter__(self) -> Self:
         await asyncio.to_thread(self._server.start)
+        return self
 
-    async def stop(self) -> None:
-        """Stop it for good."""
-        os.kill(self._server.pid, signal.SIGCONT)
+    async def __aexit__(self, *_: object) -> None:
         await asyncio.to_thread(self._server.stop)
 
     async def crash(self, away_seconds: float) -> None:
@@ -59,7 +62,7 @@ class Broker:
         await asyncio.to_thread(self._server.stop)
         await asyncio.sleep(away_seconds)
         self._server = self._build()
-        await self.start()
+        await asyncio.to_thread(self._server.start)
 
     async def stall(self, seconds: float) -> None:
         """Let it hang: connections stay open and nothing is answered."""
@@ -70,7 +73,7 @@ class Broker:
             os.kill(self._server.pid, signal.SIGCONT)
 
     def _build(self) -> EmbeddedKafka:
-        return EmbeddedKafka(data_dir=self._directory, port=self._port, properties=SHORT_SESSIONS)
+        return EmbeddedKafka(data_dir=self._directory, port=self._port, properties=BROKER_PROPERTIES)
 
 
 class Store:

@@ -31,7 +31,7 @@ class Load:
     def __init__(self, broker: str, topic: str, *, recipients: int, channels: Iterable[str]) -> None:
         self.sent: list[Sent] = []
         self._topic = topic
-        self._channels = tuple(channels)
+        self.channels = tuple(channels)
         self._recipients = [str(number) for number in range(1, recipients + 1)]
         self._sequences: Counter[str] = Counter()
         self._refused: list[str] = []
@@ -50,7 +50,7 @@ class Load:
         """Produce the recipient's next notification."""
         self._sequences[recipient] += 1
         sequence = self._sequences[recipient]
-        sent = Sent(f"{recipient}-{sequence}", recipient, sequence, self._channels)
+        sent = Sent(f"{recipient}-{sequence}", recipient, sequence, self.channels)
         encoded = encode(
             Notification(id=sent.id, from_id="1", to_id=recipient, message=str(sequence)),
             source="/pipelines/chaos/load",

@@ -120,11 +120,13 @@ def examine(evidence: Evidence, promise: Promise) -> Findings:
     lost = tuple(each for each in owed if each not in ended)
     repeated = tuple(each for each, times in taken.items() if times > 1)
     late = find_late(evidence.receipts)
+    dead_letters = set(evidence.dead_letters)
     if promise.keeps_order_of_deliveries:
-        late |= find_late(each for each in evidence.receipts if each.is_taken)
+        # A dead letter is an end: those behind it have gone on when a crash lets it be delivered after all.
+        late |= find_late(each for each in evidence.receipts if each.is_taken and each.delivery not in dead_letters)
     known = set(owed)
     strange = {each.delivery for each in evidence.receipts if each.id not in evidence.doubtful} - known
-    buried = tuple(each for each in owed if each in set(evidence.dead_letters))
+    buried = tuple(each for each in owed if each in dead_letters)
     counts = Counts(
         sent=len(owed),
         lost=len(lost),

@@ -26,12 +26,15 @@ from chaos.receiver import read_log
 from tocsin_core.admin import KafkaAdmin
 from tocsin_core.codec import decode
 from tocsin_core.consumer import read_message
+from tocsin_core.message import Record
 from tocsin_core.retry import build_tiers
 from tocsin_core.settings import KafkaConnection
 
 DRAIN_SECONDS = 10.0
 START_SECONDS = 60.0
 EXIT_SECONDS = 40.0
+POSTED = tuple(f"posted-{number}" for number in range(12))
+"""Recipients who get theirs through ingestion, if any."""
 RETRY_DELAYS_SECONDS = (1, 3)
 RETRY_PARTITIONS = 4
 """Not as many as the topic has, so that a record's way leads through another consumer."""
@@ -132,9 +135,20 @@ class Pipeline:
         await process.wait_for_output(STARTED, timeout_seconds=START_SECONDS)
         return process
 
-    async def add_member(self) -> None:
+    async def start_ingestion(self) -> str:
+        """Start an ingestion process and return its address once it listens."""
+        log_path = self._directory / "ingestion.log"
+        process = Process("tocsin_cli.__main__", ("ingest", "--config", str(self._directory / "config.yaml")), log_path)
+        await process.start()
+        self._closing.push_async_callback(process.kill)
+        await process.wait_for_output(b'"event":"ingestion listening"', timeout_seconds=START_SECONDS)
+        lines = (json.loads(line) for line in log_path.read_bytes().splitlines() if line.startswith(b"{"))
+        port = next(line["port"] for line in lines if line["event"] == "ingestion listening")
+        return f"http://{HOST}:{port}"
+
+    async def add_member(self, *words: str) -> None:
         """Start one more consumer; should it end by itself, that is remarked and it is started again, as in a pod."""
-        process = await self.start_process()
+        process = await self.start_process(*words)
         self.members.append(process)
         watch = asyncio.create_task(self._watch(process))
         self._closing.callback(watch.cancel)
@@ -182,9 +196,20 @@ class Pipeline:
             while not is_enough(self.read_receipts()):  # noqa: ASYNC110 - another process writes the file
                 await asyncio.sleep(LOOK_SECONDS)
 
+    async def wait_until_ended(self) -> set[Delivery]:
+        """Wait until everything was received or dead-lettered, or nothing more comes; return the dead letters."""
+        owed = {Delivery(each.id, channel) for each in self.load.sent for channel in each.channels}
+        dead_letters: set[Delivery] = set()
+        patience = Patience(PATIENCE_SECONDS)
+        while patience.lasts(missing := len(owed - self._find_taken() - dead_letters)) and missing:
+            await asyncio.sleep(LOOK_SECONDS)
+            if self.shape.manners.refused:
+                dead_letters = await self._read_dead_letters()
+        return dead_letters
+
     async def settle(self, promise: Promise) -> Outcome:
         """Wait until everything has ended and is committed, end the processes gracefully, and judge."""
-        dead_letters = await self._wait_until_ended()
+        dead_letters = await self.wait_until_ended()
         await self._wait_until_committed()
         await self.scale(0)
         self.remarks += await self._find_left_behind()
@@ -197,16 +222,6 @@ class Pipeline:
         findings = examine(evidence, promise)
         breaches = [*judge(findings, promise), *(Breach(remark) for remark in self.remarks)]
         return Outcome(findings, breaches, self.read_receipts())
-
-    async def _wait_until_ended(self) -> set[Delivery]:
-        owed = {Delivery(each.id, channel) for each in self.load.sent for channel in each.channels}
-        dead_letters: set[Delivery] = set()
-        patience = Patience(PATIENCE_SECONDS)
-        while patience.lasts(missing := len(owed - self._find_taken() - dead_letters)) and missing:
-            await asyncio.sleep(LOOK_SECONDS)
-            if self.shape.manners.refused:
-                dead_letters = await self._read_dead_letters()
-        return dead_letters
 
     def _find_taken(self) -> set[Delivery]:
         return {each.delivery for each in self.read_receipts() if each.is_taken}
@@ -237,7 +252,8 @@ class Pipeline:
             letters: list[Message] = []
             while len(letters) < end:
                 letters += [each for each in consumer.consume(500, 0.2) if each.error() is None]
-            return {_read_delivery(letter) for letter in letters}
+            records = [read_message(letter) for letter in letters]
+            return {_read_delivery(each) for each in records if each.header("dlq-settled") is None}
         finally:
             consumer.close()
 
@@ -252,7 +268,8 @@ class Pipeline:
             await self.store.start()
             self._closing.push_async_callback(self.store.stop)
         self._port = await self._start_receiver()
-        users = {str(number): {"name": f"User {number}"} for number in range(1, self.shape.recipients + 1)}
+        known = [*(str(number) for number in range(1, self.shape.recipients + 1)), *POSTED]
+        users = {name: {"name": f"User {name}"} for name in known}
         (self._directory / "users.yaml").write_text(json.dumps(users), encoding="utf-8")
         (self._directory / "config.yaml").write_text(json.dumps(self._build_config()), encoding="utf-8")
 
@@ -303,14 +320,14 @@ class Pipeline:
                 "ordering": shape.ordering,
                 "retry_delays_seconds": list(RETRY_DELAYS_SECONDS),
             },
+            "ingestion": {"host": HOST, "port": 0},
             "health": {"host": HOST, "port": 0},
             **({"redis": {"url": self.store.url}} if self.store else {}),
         }
 
 
-def _read_delivery(letter: Message) -> Delivery:
-    record = read_message(letter)
-    return Delivery(decode(record.value).id, (record.header("dlq-channel") or b"").decode())
+def _read_delivery(letter: Record) -> Delivery:
+    return Delivery(decode(letter.value).id, (letter.header("dlq-channel") or b"").decode())
 
 
 def spread(chance: random.Random, count: int, *, first: float, last: float) -> list[float]:

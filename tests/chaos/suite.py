@@ -1,24 +1,33 @@
-"""Runs faults on one broker: those that disturb only themselves side by side, those that disturb everybody alone."""
+"""Runs faults: most of them side by side on a sound broker, those of the broker one by one on one of their own."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import shutil
-from collections.abc import AsyncIterator, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from chaos.faults import Fault
 from chaos.ground import Broker
 from chaos.oracle import Counts, Receipt
 from chaos.pipeline import Outcome, Pipeline
 
-SIDE_BY_SIDE = 2
+SIDE_BY_SIDE = 4
 """How many faults run at once: as many as two cores can start processes for without making everybody late."""
 
 FLOWING_RECEIPTS = 20
+
+
+class Brokers(NamedTuple):
+    """One that nobody touches, and one that is killed and stalled."""
+
+    sound: Broker
+    broken: Broker
 
 
 @dataclass
@@ -41,26 +50,25 @@ class Result:
         return not any(each.breaches for each in self.outcomes)
 
 
-async def run_seed(broker: Broker, faults: Sequence[Fault], seed: int, directory: Path, bug: str) -> list[Result]:
-    """Run these faults under one seed."""
-    results: list[Result] = []
-    for group in group_faults(faults):
-        running = (run_fault(broker, fault, seed, directory, bug) for fault in group)
-        results += await asyncio.gather(*running)
-    return results
+async def run_seed(
+    brokers: Brokers, faults: Sequence[Fault], seed: int, directory: Path, *, bug: str = "", say: Callable[[str], None]
+) -> list[Result]:
+    """Run these faults under one seed, and tell `say` how each of them went."""
+    places, broken = asyncio.Semaphore(SIDE_BY_SIDE), asyncio.Lock()
+
+    async def run(fault: Fault) -> Result:
+        async with broken if fault.is_of_broker else places:
+            began = time.monotonic()
+            broker = brokers.broken if fault.is_of_broker else brokers.sound
+            result = await run_fault(broker, fault, seed, directory, bug=bug)
+            kept = "kept" if result.is_kept else "BROKEN"
+            say(f"seed {seed}, {fault.name}: {kept}, {time.monotonic() - began:.0f} s")
+            return result
+
+    return await asyncio.gather(*(run(fault) for fault in faults))
 
 
-def group_faults(faults: Sequence[Fault]) -> Iterator[list[Fault]]:
-    """Yield the faults that run at the same time."""
-    private = [fault for fault in faults if not fault.is_shared]
-    for start in range(0, len(private), SIDE_BY_SIDE):
-        yield private[start : start + SIDE_BY_SIDE]
-    for fault in faults:
-        if fault.is_shared:
-            yield [fault]
-
-
-async def run_fault(broker: Broker, fault: Fault, seed: int, directory: Path, bug: str) -> Result:
+async def run_fault(broker: Broker, fault: Fault, seed: int, directory: Path, *, bug: str = "") -> Result:
     """Run one fault: start, produce, disturb, let it settle, judge. What kept its promise leaves no files."""
     chance = random.Random(f"{seed}/{fault.name}")
     own = directory / f"seed-{seed}" / fault.name
@@ -77,7 +85,7 @@ async def run_fault(broker: Broker, fault: Fault, seed: int, directory: Path, bu
             await asyncio.gather(*(each.scale(each.shape.members) for each in pipelines))
             await asyncio.gather(*(each.wait_for(is_flowing) for each in pipelines))
             await fault.disturb(pipelines, broker, chance)
-        outcomes = list(await asyncio.gather(*(each.settle(fault.promise) for each in pipelines)))
+        outcomes = list(await asyncio.gather(*(each.settle(fault.promise_to(each.shape)) for each in pipelines)))
     result = Result(fault, seed, own, outcomes)
     if result.is_kept:
         shutil.rmtree(own)
@@ -90,11 +98,7 @@ def is_flowing(receipts: Sequence[Receipt]) -> bool:
 
 
 @asynccontextmanager
-async def broker_in(directory: Path) -> AsyncIterator[Broker]:
-    """Run one broker for as long as this is entered."""
-    broker = Broker(directory / "broker")
-    await broker.start()
-    try:
-        yield broker
-    finally:
-        await broker.stop()
+async def brokers_in(directory: Path) -> AsyncIterator[Brokers]:
+    """Run both brokers for as long as this is entered."""
+    async with Broker(directory / "broker") as sound, Broker(directory / "broken-broker") as broken:
+        yield Brokers(sound, broken)
