@@ -50,6 +50,11 @@ EVENTS = {
     Outcome.EXPIRED: "notification expired",
     Outcome.SUPPRESSED: "notification suppressed",
 }
+SUPPRESSIONS = {
+    Reached.SENT_BEFORE: "sent before",
+    Reached.BURIED_BEFORE: "dead-lettered before",
+    Reached.NO_DEVICE: "no device",
+}
 MAX_SPARED = 3
 """After so many failures that cost it nothing, a delivery makes room: it may be the one that the provider chokes on."""
 BACKOFF = Backoff(first_seconds=0.5, max_seconds=30.0, max_retry_after_seconds=60.0)
@@ -199,8 +204,7 @@ class Deliverer:
                 return ENDED
             case Reached.SENT:
                 return self._settle(delivery, Outcome.DELIVERED)
-        reason = "sent before" if result is Reached.SENT_BEFORE else "no device"
-        return self._settle(delivery, Outcome.SUPPRESSED, reason=reason)
+        return self._settle(delivery, Outcome.SUPPRESSED, reason=SUPPRESSIONS[result])
 
     def _after_failure(self, delivery: Delivery, failure: SendFailed) -> Step:
         if isinstance(failure, NobodyThere):
@@ -306,6 +310,7 @@ class Deliverer:
                 f"{self._dead_letters.topic}: {error}",
                 advice=error.advice or f"check that the topic {self._dead_letters.topic} exists and may be written",
             )
+        await self._sender.remember_burial(delivery)
         return self._settle(
             delivery,
             Outcome.DEAD_LETTERED,

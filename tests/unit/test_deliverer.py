@@ -10,7 +10,7 @@ import pytest
 
 from stage import NOW, RECORD, Stage, StageChannel, build_deliverer, make_delivery
 from tocsin_consumer.channels.base import NobodyThere, PermanentFailure, Postponed, SendFailed, TemporaryFailure
-from tocsin_consumer.claims import ClaimsUnavailable, Done, Granted, Held
+from tocsin_consumer.claims import Buried, ClaimsUnavailable, Done, Granted, Held
 from tocsin_consumer.delivery import Deliverer, expires_at
 from tocsin_core.errors import TopicMissing
 from tocsin_core.message import Notification
@@ -73,6 +73,7 @@ async def test_the_last_attempt_is_followed_by_a_dead_letter(stage: Stage, deliv
     assert stage.buried[0]["dlq-attempts"] == b"3"
     assert stage.buried[0]["dlq-error-class"] == b"TemporaryFailure"
     assert stage.done == []
+    assert stage.remembered == [("n1", delivery.journey.place)]
 
 
 async def test_retry_after_is_honoured_up_to_its_bound(stage: Stage, deliverer: Deliverer) -> None:
@@ -111,6 +112,13 @@ async def test_what_was_sent_before_is_not_sent_again(stage: Stage, deliverer: D
     stage.claim_answer = Done()
     assert await deliverer.attempt(make_delivery()) is None
     assert stage.sent == []
+
+
+async def test_a_dead_letter_is_not_tried_again(stage: Stage, deliverer: Deliverer) -> None:
+    stage.claim_answer = Buried()
+    assert await deliverer.attempt(make_delivery()) is None
+    assert stage.sent == []
+    assert stage.buried == []
 
 
 async def test_somebody_elses_claim_is_waited_for_without_costing_an_attempt(
