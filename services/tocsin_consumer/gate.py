@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Iterable
 
 from tocsin_consumer import metrics
-from tocsin_consumer.breaker import Breaker, State
 from tocsin_consumer.channels.base import NobodyThere, PermanentFailure, SendFailed, TemporaryFailure
+from tocsin_core.breaker import Breaker, State
 from tocsin_core.logging import get_logger
 from tocsin_core.retry import Reason
 
@@ -104,7 +104,7 @@ class Gate:
         is_held = breaker.note_failure(
             self._clock(),
             began_at=began_at,
-            notification_id=notification_id,
+            subject_id=notification_id,
             is_throttled=failure.is_throttled,
             retry_after_seconds=failure.retry_after_seconds,
             random=self._draw(),

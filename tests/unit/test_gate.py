@@ -8,9 +8,9 @@ import pytest
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from tocsin_consumer.breaker import FAILURES_IN_A_ROW
 from tocsin_consumer.channels.base import NobodyThere, PermanentFailure, Postponed, SendFailed, TemporaryFailure
 from tocsin_consumer.gate import CLOSED, OPENED, THROTTLED, Gate
+from tocsin_core.breaker import FAILURES_IN_A_ROW
 
 
 class Clock:
