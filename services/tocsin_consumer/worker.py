@@ -25,13 +25,13 @@ from tocsin_core import lifecycle
 from tocsin_core.admin import KafkaAdmin
 from tocsin_core.consumer import MIN_SHARE_RECORDS, RecordConsumer
 from tocsin_core.consumer_config import BATCH_RECORDS
+from tocsin_core.directory.build import build_directory
 from tocsin_core.errors import KafkaFailure, TopicMissing
 from tocsin_core.health import HealthServer
 from tocsin_core.logging import configure_logging, get_logger
 from tocsin_core.producer import RecordProducer
 from tocsin_core.reader import RangeReader
 from tocsin_core.settings import KafkaSettings, Settings
-from tocsin_core.users import FileUserDirectory
 
 ACCOUNT_INTERVAL_SECONDS = 0.5
 PRODUCER_CLOSE_SECONDS = 5.0
@@ -71,6 +71,7 @@ class Worker:
         client_id = f"tocsin-{settings.pipeline.name}-consumer-{socket.gethostname()}"
         self._channels = build_channels(settings)
         self._claims = build_claims(settings)
+        self._users = build_directory(settings.users)
         # A dead letter is only a dead letter once Kafka has it, whatever ingestion may promise.
         self._producer = RecordProducer(
             settings.kafka.model_copy(update={"producer_return_successes": True}), client_id=client_id
@@ -138,6 +139,7 @@ class Worker:
         closing.push_async_callback(self.health.stop)
         closing.push_async_callback(self._claims.close)
         closing.push_async_callback(self._order.close)
+        closing.push_async_callback(self._users.close)
         await self._claims.start()
         for channel in self._channels.values():
             closing.push_async_callback(channel.close)
@@ -180,7 +182,7 @@ class Worker:
         settings = self._settings
         return Deliverer(
             channels=self._channels,
-            users=FileUserDirectory(settings.users.file),
+            users=self._users,
             claims=self._claims,
             dead_letters=DeadLetters(
                 self._producer, topic=settings.dead_letter_topic, group=settings.kafka.consumer_group
