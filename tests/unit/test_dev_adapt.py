@@ -122,3 +122,40 @@ def test_a_key_that_is_a_path_leaves_nothing_outside(tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match="may not be a path"):
         write_files(tmp_path / "root", {"kafka-tls/../../x": b""})
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("users", "expected"),
+    [
+        (
+            "redis: {url: 'redis://people', credentialsSecretRef: {name: store}}",
+            {"TOCSIN_USERS__REDIS__USERNAME": "", "TOCSIN_USERS__REDIS__PASSWORD": "opensesame"},
+        ),
+        (
+            "redis: {url: 'redis://people', credentialsSecretRef: {name: nameless}}",
+            {"TOCSIN_USERS__REDIS__USERNAME": "", "TOCSIN_USERS__REDIS__PASSWORD": "opensesame"},
+        ),
+        ("http: {url: 'http://u/{id}', tokenSecretRef: {name: bearer}}", {"TOCSIN_USERS__HTTP__TOKEN": "sesame"}),
+        ("http: {url: 'http://u/{id}'}", {}),
+    ],
+)
+def test_a_user_directory_stays_where_it_is_and_its_secret_reaches_the_environment(
+    users: str, expected: dict[str, str]
+) -> None:
+    text = SECURE.replace("configMapRef: {name: users}", users) + (
+        "---\nkind: Secret\nmetadata: {name: bearer}\nstringData: {token: sesame}\n"
+        "---\nkind: Secret\nmetadata: {name: nameless}\nstringData: {password: opensesame}\n"
+    )
+    manifest = parse_manifest(text, name="my.yaml")
+    pipeline = adapt_pipeline(manifest.pipeline, brokers=["b:1"], is_embedded=True, redis_url="redis://here")
+    assert pipeline.spec.users == manifest.pipeline.spec.users
+    found = {key: value for key, value in build_environment(manifest, pipeline).items() if "USERS" in key}
+    assert found == expected
+    assert "users/users.yaml" not in build_files(manifest, pipeline)
+
+
+def test_a_token_that_is_not_in_the_file_is_named() -> None:
+    users = "http: {url: 'http://u/{id}', tokenSecretRef: {name: bearer}}"
+    manifest = parse_manifest(SECURE.replace("configMapRef: {name: users}", users), name="my.yaml")
+    with pytest.raises(ResourceError, match=r"spec.users.http.tokenSecretRef: Secret 'bearer' is not in this file"):
+        build_environment(manifest, manifest.pipeline)
