@@ -114,7 +114,12 @@ class Worker:
             on_refused=self._retry_topics.refuse,
         )
         self._retry_topics.on_change = self._consumer.read_also
-        self.health = HealthServer(settings.health, check_ready=self._check_ready, check_alive=self._check_alive)
+        self.health = HealthServer(
+            settings.health,
+            check_ready=self._check_ready,
+            check_alive=self._check_alive,
+            remark=lambda: self._users.trouble,
+        )
 
     def describe(self) -> dict[str, object]:
         """Return what the first log line says."""

@@ -77,6 +77,11 @@ class ServiceDirectory(QuickUserDirectory, Protocol):
     patience_seconds: float
     """How long a directory that is down can go on answering about some users."""
 
+    @property
+    def trouble(self) -> str:
+        """Return why the directory is not asked at present, "" if it is."""
+        ...
+
     async def check(self) -> None:
         """Ask it whether it is there. Raise DirectoryUnavailable if it is not."""
         ...
@@ -89,7 +94,8 @@ class ServiceDirectory(QuickUserDirectory, Protocol):
 class FileUserDirectory:
     """The directory in a YAML file, `"2": {name: Ada, email: ada@example.org}`, read again when the file changes."""
 
-    patience_seconds = 0.0  # once it was read it is never down
+    patience_seconds = 0.0
+    trouble = ""  # once it was read it is never down
 
     def __init__(
         self,

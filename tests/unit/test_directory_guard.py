@@ -46,6 +46,7 @@ async def test_after_failures_in_a_row_the_source_is_left_alone_and_callers_are_
     with structlog.testing.capture_logs() as logs:
         await post.break_down()
     assert post.guard.state is State.OPEN
+    assert post.guard.trouble == "users.test: HTTP 500"
     asked = len(post.source.asked)
     assert await post.fail() == "users.test: HTTP 500"
     assert len(post.source.asked) == asked
@@ -79,6 +80,7 @@ async def test_when_the_pause_is_over_one_question_tries_it_and_an_answer_ends_t
         assert await probe
     assert post.guard.state is State.CLOSED
     assert [each["event"] for each in logs] == [CLOSED]
+    assert post.guard.trouble == ""
     assert await post.guard.ask(["3"])
 
 

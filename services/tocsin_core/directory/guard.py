@@ -52,6 +52,11 @@ class Guard:
         """Return whether the source is asked (closed), tried (half-open) or left alone (open)."""
         return self._breaker.state(self._clock())
 
+    @property
+    def trouble(self) -> str:
+        """Return why the source is not asked like any other time, "" if it is."""
+        return "" if self.state is State.CLOSED else self._trouble
+
     async def ask(self, user_ids: Sequence[str]) -> Sequence[Answer]:
         """Return an answer per user, in order. Raise DirectoryUnavailable if it cannot be had, or is not asked for."""
         self._check_admitted()

@@ -35,6 +35,11 @@ class RemoteUserDirectory:
         self._guard = Guard(source, clock=clock)
         self._lookups = Lookups(self._guard.ask, max_ids=source.max_ids, on_outcome=self._note)
 
+    @property
+    def trouble(self) -> str:
+        """Return why the directory is left alone at present, "" if it is not."""
+        return self._guard.trouble
+
     async def find(self, user_id: str) -> Profile | None:
         """Return the user's profile, None if there is no such user.
 
@@ -42,16 +47,16 @@ class RemoteUserDirectory:
         """
         entry = self._cache.find_fresh(user_id, self._clock())
         if entry is not None:
-            metrics.CACHE["hit"].inc()
+            metrics.CACHE["hit"] += 1
             return entry.profile
-        metrics.CACHE["miss"].inc()
+        metrics.CACHE["miss"] += 1
         try:
             return await self._lookups.find(user_id)
         except DirectoryUnavailable:
             profile = self._cache.find_stale(user_id, self._clock())
             if profile is None:
                 raise
-            metrics.CACHE["stale"].inc()
+            metrics.CACHE["stale"] += 1
             return profile
 
     def knows(self, user_id: str) -> bool:
@@ -59,7 +64,7 @@ class RemoteUserDirectory:
         entry = self._cache.find_fresh(user_id, self._clock())
         if entry is None or entry.profile is None:
             return False
-        metrics.CACHE["hit"].inc()
+        metrics.CACHE["hit"] += 1
         return True
 
     async def check(self) -> None:
