@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,7 @@ from world import World, notifications, webhook
 
 pytestmark = pytest.mark.kafka
 
+SAMPLE = Path(__file__).parents[2] / "manifests" / "samples" / "directory.yaml"
 ONE, BATCH = "/v1/notifications", "/v1/notifications:batch"
 TOKEN = "sesame-of-users"
 # Nothing stays fresh, so every request asks; what is past its time serves while there is no answer.
@@ -184,3 +186,21 @@ async def test_a_recipient_whom_the_directory_does_not_know_for_long_is_a_dead_l
     assert told[b"2"][0] == b"user_missing"
     assert b"$.email" in (told[b"2"][1] or b"")
     assert receiver.deliveries == []
+
+
+async def test_the_sample_runs_with_tocsin_dev_against_a_directory_of_this_machine(
+    kafka: EmbeddedKafka, people: UserService, tmp_path: Path
+) -> None:
+    file, lines = tmp_path / "directory.yaml", tmp_path / "lines.ndjson"
+    text = SAMPLE.read_text(encoding="utf-8").replace("https://users.example.org/v1/{id}", people.url)
+    file.write_text(text.replace("invoices", f"dev-{secrets.token_hex(4)}"), encoding="utf-8")
+    lines.write_text("".join(f'{{"fromID": 1, "toID": {number}, "message": "hi"}}\n' for number in (2, 3, 77)))
+    words = ("dev", "-f", str(file), "--brokers", kafka.bootstrap_servers, "--input", str(lines))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tocsin_cli", *words), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    output, errors = await process.communicate()
+    assert process.returncode == 3, errors.decode()
+    assert b"line 3: " in errors
+    assert output.count(b'"event":"notification"') + output.count(b'"event": "notification"') == 2
+    assert {fields["authorization"] for _, fields in people.requests} == {"bearer change-me"}
