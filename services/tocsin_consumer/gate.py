@@ -86,10 +86,14 @@ class Gate:
                 if self._breakers[channel].note_success(self._clock(), began_at=began_at):
                     self._say_closed(channel)
 
-    def account(self, is_waiting: Callable[[str], bool]) -> None:
-        """Add the time since the last call to the throttled seconds, if a channel that has work is held back."""
+    def account(self, is_waiting: Callable[[str], bool], *, is_stalled: bool = False) -> None:
+        """Add the time since the last call to the throttled seconds, if a channel that has work is held back.
+
+        `is_stalled`: what every channel needs, the user directory, holds work back. More consumers would not help then
+        either, and this is how the operator is told.
+        """
         now = self._clock()
-        if any(self.is_holding(channel) and is_waiting(channel) for channel in self._breakers):
+        if is_stalled or any(self.is_holding(channel) and is_waiting(channel) for channel in self._breakers):
             metrics.THROTTLED_SECONDS.inc(now - self._accounted_until)
         self._accounted_until = now
 

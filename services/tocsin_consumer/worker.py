@@ -201,7 +201,8 @@ class Worker:
         while True:
             await asyncio.sleep(ACCOUNT_INTERVAL_SECONDS)
             self._slots.account()
-            self._gate.account(self._engine.is_waiting)
+            is_stalled = bool(self._users.trouble) and self._engine.held_records > 0
+            self._gate.account(self._engine.is_waiting, is_stalled=is_stalled)
 
     def _check_ready(self) -> str:
         trouble = self._consumer.trouble

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import secrets
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -54,12 +55,16 @@ class Ingestion(NamedTuple):
 
     async def wait_ready(self, status: int, words: str) -> None:
         """Return once /readyz answers so; the service looks every five seconds."""
-        async with asyncio.timeout(30):
-            while True:
-                answer = await self.client.get("/readyz")
-                if answer.status_code == status and words in answer.text:
-                    return
-                await asyncio.sleep(0.05)
+        await wait_for_answer(self.client, "/readyz", status, words)
+
+
+async def wait_for_answer(client: httpx.AsyncClient, path: str, status: int, pattern: str) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            answer = await client.get(path)
+            if answer.status_code == status and re.search(pattern, answer.text):
+                return
+            await asyncio.sleep(0.05)
 
 
 @asynccontextmanager
@@ -94,7 +99,7 @@ async def test_ingestion_asks_a_server_survives_its_death_and_finds_it_again(
     monkeypatch.setenv("TOCSIN_USERS__HTTP__TOKEN", TOKEN)
     users = {"http": {"url": people.url}, "cache": FORGETFUL}
     async with ingesting(world, users) as ingestion:
-        await ingestion.wait_ready(200, "ok\n")
+        await ingestion.wait_ready(200, "^ok$")
         assert (await ingestion.post(2)).status_code == 202
         unknown = await ingestion.post(77)
         assert (unknown.status_code, unknown.json()["errors"][0]["field"]) == (404, "toID")
@@ -109,7 +114,7 @@ async def test_ingestion_asks_a_server_survives_its_death_and_finds_it_again(
         assert 'tocsin_directory_lookups_total{result="known"} 3.0' in metrics
         assert "tocsin_directory_breaker_state 0.0" not in metrics
         await people.start()
-        await ingestion.wait_ready(200, "ok\n")
+        await ingestion.wait_ready(200, "^ok$")
         assert (await ingestion.post(10)).status_code == 202
     stored = await world.read_topic(world.topic, 3)
     assert [record.key for record in stored].count(b"2") == 2
@@ -125,7 +130,7 @@ async def test_ingestion_that_never_reached_its_directory_is_not_ready_and_says_
         await ingestion.wait_ready(503, "users.http: ")
         assert (await ingestion.post(2)).status_code == 503
         await people.start()
-        await ingestion.wait_ready(200, "ok\n")
+        await ingestion.wait_ready(200, "^ok$")
         assert (await ingestion.post(2)).status_code == 202
 
 
@@ -136,7 +141,7 @@ async def test_ingestion_reads_the_users_of_a_batch_from_redis_at_once(world: Wo
         await redis.set(f"{prefix}:{number}", "{}")
     users = {"redis": {"url": valkey.url, "key_pattern": f"{prefix}:{{id}}"}, "cache": {"unknown_ttl_seconds": 60}}
     async with ingesting(world, users) as ingestion:
-        await ingestion.wait_ready(200, "ok\n")
+        await ingestion.wait_ready(200, "^ok$")
         before = (await redis.info("commandstats"))["cmdstat_mget"]["calls"]
         batch = [{"fromID": 1, "toID": number, "message": "hi"} for number in range(2, 1_002)]
         answer = await ingestion.client.post(BATCH, json=batch)
@@ -159,6 +164,11 @@ async def test_consumers_wait_for_a_directory_that_is_down_and_lose_spend_and_bu
         [line, *_] = await consumer.wait_for("recipients cannot be looked up")
         assert line["reason"].startswith("users.http: ")
         assert (receiver.deliveries, world.committed()) == ([], 0)
+        [started] = await consumer.wait_for("consumer started")
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{started['health_port']}") as health:
+            await wait_for_answer(health, "/readyz", 200, "ok, but users.http: ")
+            # The operator reads this, and adds no consumers to wait for the directory, too.
+            await wait_for_answer(health, "/metrics", 200, r"(?m)^tocsin_consumer_throttled_seconds_total (?!0\.0$)")
         await people.start()
         deliveries = await receiver.wait_for(40)
         assert await consumer.terminate() == 0

@@ -157,3 +157,14 @@ async def test_seconds_count_as_throttled_while_a_channel_that_has_work_is_held_
     clock.now += 7
     gate.account(lambda channel: channel == "mail")
     assert metric("tocsin_consumer_throttled_seconds_total") == before + 3
+
+
+async def test_seconds_count_as_throttled_while_what_every_channel_needs_holds_work_back(
+    gate: Gate, clock: Clock
+) -> None:
+    before = metric("tocsin_consumer_throttled_seconds_total")
+    clock.now += 3
+    gate.account(lambda _: False, is_stalled=True)
+    clock.now += 7
+    gate.account(lambda _: False)
+    assert metric("tocsin_consumer_throttled_seconds_total") == before + 3
