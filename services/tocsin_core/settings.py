@@ -138,46 +138,6 @@ class RedisSettings(Section):
     password: SecretStr = SecretStr("")
 
 
-class RedisUsersSettings(RedisSettings):
-    """Profiles as JSON strings in a Redis: `key_pattern` with the user's id in the place of `{id}`."""
-
-    key_pattern: str = Field(default="user:{id}", max_length=256, pattern=r"\{id\}")
-    timeout_seconds: float = Field(default=2.0, gt=0, le=30)
-
-
-class HTTPUsersSettings(Section):
-    """Profiles as JSON behind an address with `{id}` after its host: 200 a profile, 404 no such user."""
-
-    url: str = Field(pattern=r"^https?://[^\s/?#{}@]+[/?][^\s#]*\{id\}[^\s#]*$", max_length=2_048)
-    token: Annotated[SecretStr, AfterValidator(_check_token)] = SecretStr("")
-    timeout_seconds: float = Field(default=2.0, gt=0, le=30)
-    max_connections: int = Field(default=32, ge=1, le=1_000)
-
-
-class UsersCacheSettings(Section):
-    """What a process remembers of users it asked about, and for how long."""
-
-    entries: int = Field(default=50_000, ge=1, le=10_000_000)
-    ttl_seconds: float = Field(default=60.0, gt=0, le=86_400)
-    unknown_ttl_seconds: float = Field(default=5.0, ge=0, le=86_400, description="of an answer that there is none")
-    stale_seconds: float = Field(default=600.0, ge=0, le=604_800, description="past its ttl, while nobody answers")
-
-
-class UsersSettings(Section):
-    """Where recipients and their profiles are known: a mounted file, a Redis, or an HTTP service."""
-
-    file: Path | None = None
-    redis: RedisUsersSettings | None = None
-    http: HTTPUsersSettings | None = None
-    cache: UsersCacheSettings = UsersCacheSettings()
-
-    @model_validator(mode="after")
-    def _there_is_one_directory(self) -> Self:
-        if sum(each is not None for each in (self.file, self.redis, self.http)) != 1:
-            raise ValueError("set exactly one of users.file, users.redis and users.http")
-        return self
-
-
 class AuthSettings(Section):
     """Who may post. `None` is said aloud rather than assumed."""
 
@@ -279,6 +239,46 @@ class HealthSettings(Section):
 
     host: str = "0.0.0.0"  # noqa: S104 - a pod listens on its own address
     port: int = Field(default=9090, ge=0, le=65_535)
+
+
+class RedisUsersSettings(RedisSettings):
+    """Profiles as JSON strings in a Redis: `key_pattern` with the user's id in the place of `{id}`."""
+
+    key_pattern: str = Field(default="user:{id}", max_length=256, pattern=r"\{id\}")
+    timeout_seconds: float = Field(default=2.0, gt=0, le=30)
+
+
+class HTTPUsersSettings(Section):
+    """Profiles as JSON behind an address with `{id}` after its host: 200 a profile, 404 no such user."""
+
+    url: str = Field(pattern=r"^https?://[^\s/?#{}@]+[/?][^\s#]*\{id\}[^\s#]*$", max_length=2_048)
+    token: Annotated[SecretStr, AfterValidator(_check_token)] = SecretStr("")
+    timeout_seconds: float = Field(default=2.0, gt=0, le=30)
+    max_connections: int = Field(default=32, ge=1, le=1_000)
+
+
+class UsersCacheSettings(Section):
+    """What a process remembers of users it asked about, and for how long."""
+
+    entries: int = Field(default=50_000, ge=1, le=10_000_000)
+    ttl_seconds: float = Field(default=60.0, gt=0, le=86_400)
+    unknown_ttl_seconds: float = Field(default=5.0, ge=0, le=86_400, description="of an answer that there is none")
+    stale_seconds: float = Field(default=600.0, ge=0, le=604_800, description="past its ttl, while nobody answers")
+
+
+class UsersSettings(Section):
+    """Where recipients and their profiles are known: a mounted file, a Redis, or an HTTP service."""
+
+    file: Path | None = None
+    redis: RedisUsersSettings | None = None
+    http: HTTPUsersSettings | None = None
+    cache: UsersCacheSettings = UsersCacheSettings()
+
+    @model_validator(mode="after")
+    def _there_is_one_directory(self) -> Self:
+        if sum(each is not None for each in (self.file, self.redis, self.http)) != 1:
+            raise ValueError("set exactly one of users.file, users.redis and users.http")
+        return self
 
 
 class Settings(BaseSettings):

@@ -92,22 +92,24 @@ class Ingestion:
         self._plan = plan_drain(settings.ingestion.drain_seconds, has_streams=settings.has_streams)
         self._producer = RecordProducer(settings.kafka, client_id=SERVICE)
         self._admin = KafkaAdmin(settings.kafka, client_id=SERVICE, timeout_seconds=OBSERVE_TIMEOUT_SECONDS)
-        self._directory = build_directory(settings.users)
+        directory = self._directory = build_directory(settings.users)
         self._reporter = Reporter(topic=topic)
-        self._acceptor = Acceptor(
-            self._directory, self._producer, _build_target(settings), limits=_build_limits(settings)
-        )
+        self._acceptor = Acceptor(directory, self._producer, _build_target(settings), limits=_build_limits(settings))
         self._readiness = Readiness(
             topic,
             lambda: self._admin.describe_topic(topic),
-            self._directory.check,
-            users_patience_seconds=self._directory.patience_seconds,
+            directory.check,
+            users_patience_seconds=directory.patience_seconds,
         )
-        checks = {"check_ready": self._readiness.check, "check_alive": self._check_alive}
-        self._health = HealthServer(settings.health, **checks, remark=self._readiness.remark)
+        checks = {
+            "check_ready": self._readiness.check,
+            "check_alive": self._check_alive,
+            "remark": self._readiness.remark,
+        }
+        self._health = HealthServer(settings.health, **checks)
         rules = Rules(tuple(channel.name for channel in settings.consumer.channels))
-        health = health_app(**checks, remark=self._readiness.remark)
-        self._streams = build_streams(settings, self._directory)
+        health = health_app(**checks)
+        self._streams = build_streams(settings, directory)
         app = dispatch(build_api(self._acceptor, rules, self._reporter), health, self._streams)
         protocol = bind_protocol(Parts(self._acceptor, rules, self._reporter))
         self._server = DrainingServer(

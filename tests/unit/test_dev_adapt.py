@@ -90,40 +90,6 @@ def test_a_store_address_replaces_the_resources_and_its_credentials() -> None:
     assert build_environment(manifest(), pipeline) == {}
 
 
-def test_receipts_are_logged_whatever_the_resource_says() -> None:
-    pipeline = adapt_pipeline(manifest().pipeline, brokers=["b:1"], is_embedded=True, redis_url=None)
-    assert pipeline.spec.logging.level == "info"
-
-
-def test_channels_find_their_secrets_where_a_pod_would() -> None:
-    pipeline = adapt_pipeline(manifest().pipeline, brokers=["b:1"], is_embedded=True, redis_url=None)
-    assert build_files(manifest(), pipeline) == {
-        "users/users.yaml": b"1: {name: Ada}",
-        "channels/hook/secret": b"whsec_x",
-        "channels/mail/username": b"u",
-        "channels/mail/password": b"p",
-        "channels/mail/ca.crt": b"SMTP-CA",
-    }
-
-
-def test_a_missing_secret_is_named_with_its_field() -> None:
-    broken = manifest(SECURE.replace("metadata: {name: hook}", "metadata: {name: other}"))
-    pipeline = adapt_pipeline(broken.pipeline, brokers=["b:1"], is_embedded=True, redis_url=None)
-    with pytest.raises(ResourceError, match=r"spec\.consumer\.channels\[0\]\.webhook\.secretRef: Secret 'hook'"):
-        build_files(broken, pipeline)
-
-
-def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
-    write_files(tmp_path, {"channels/hook/secret": b"x"})
-    assert (tmp_path / "channels/hook/secret").stat().st_mode & 0o777 == 0o600
-
-
-def test_a_key_that_is_a_path_leaves_nothing_outside(tmp_path: Path) -> None:
-    with pytest.raises(ResourceError, match="may not be a path"):
-        write_files(tmp_path / "root", {"kafka-tls/../../x": b""})
-    assert not (tmp_path / "x").exists()
-
-
 @pytest.mark.parametrize(
     ("users", "expected"),
     [
@@ -159,3 +125,37 @@ def test_a_token_that_is_not_in_the_file_is_named() -> None:
     manifest = parse_manifest(SECURE.replace("configMapRef: {name: users}", users), name="my.yaml")
     with pytest.raises(ResourceError, match=r"spec.users.http.tokenSecretRef: Secret 'bearer' is not in this file"):
         build_environment(manifest, manifest.pipeline)
+
+
+def test_receipts_are_logged_whatever_the_resource_says() -> None:
+    pipeline = adapt_pipeline(manifest().pipeline, brokers=["b:1"], is_embedded=True, redis_url=None)
+    assert pipeline.spec.logging.level == "info"
+
+
+def test_channels_find_their_secrets_where_a_pod_would() -> None:
+    pipeline = adapt_pipeline(manifest().pipeline, brokers=["b:1"], is_embedded=True, redis_url=None)
+    assert build_files(manifest(), pipeline) == {
+        "users/users.yaml": b"1: {name: Ada}",
+        "channels/hook/secret": b"whsec_x",
+        "channels/mail/username": b"u",
+        "channels/mail/password": b"p",
+        "channels/mail/ca.crt": b"SMTP-CA",
+    }
+
+
+def test_a_missing_secret_is_named_with_its_field() -> None:
+    broken = manifest(SECURE.replace("metadata: {name: hook}", "metadata: {name: other}"))
+    pipeline = adapt_pipeline(broken.pipeline, brokers=["b:1"], is_embedded=True, redis_url=None)
+    with pytest.raises(ResourceError, match=r"spec\.consumer\.channels\[0\]\.webhook\.secretRef: Secret 'hook'"):
+        build_files(broken, pipeline)
+
+
+def test_files_are_for_their_owner_alone(tmp_path: Path) -> None:
+    write_files(tmp_path, {"channels/hook/secret": b"x"})
+    assert (tmp_path / "channels/hook/secret").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_key_that_is_a_path_leaves_nothing_outside(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match="may not be a path"):
+        write_files(tmp_path / "root", {"kafka-tls/../../x": b""})
+    assert not (tmp_path / "x").exists()
