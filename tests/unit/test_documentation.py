@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from documentation import PAGES, ROOT, read_blocks
+from pipelines import build_pipeline
 from tocsin_cli.resource.documents import read_documents
 from tocsin_cli.resource.manifest import check_pipeline
 
@@ -79,6 +81,16 @@ def test_the_resource_of_the_readme_is_accepted() -> None:
     (block,) = [each for each in read_blocks("README.md") if each.language == "yaml"]
     (document,) = read_documents(block.text, name="README.md")
     assert check_pipeline(document, name="README.md")["spec"]["consumer"]["scaling"]["maxReplicas"] == 24
+
+
+def test_the_user_directories_of_the_page_are_accepted() -> None:
+    blocks = [each for each in read_blocks("docs/ingestion.md") if each.language == "yaml"]
+    users = [yaml.safe_load(block.text)["users"] for block in blocks]
+    assert [sorted(each) for each in users] == [["redis"], ["cache", "http"]]
+    for each in users:
+        text = yaml.safe_dump(build_pipeline({"spec.users": each}))
+        (document,) = read_documents(text, name="docs/ingestion.md")
+        assert check_pipeline(document, name="docs/ingestion.md")
 
 
 @pytest.mark.parametrize("page", [*PAGES, "SECURITY.md", "CHANGELOG.md"])
