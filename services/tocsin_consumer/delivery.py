@@ -306,6 +306,8 @@ class Deliverer:
         return ENDED
 
     async def _bury(self, delivery: Delivery, burial: Burial) -> Step:
+        if delivery.journey.assignment.is_fenced:
+            return ENDED  # it is its new owner's to try, who may have better luck
         try:
             await self._dead_letters.bury(delivery.journey.origin, burial)
         except KafkaFailure as error:

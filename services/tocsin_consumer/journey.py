@@ -52,9 +52,12 @@ class Journey:
 
     @property
     def place(self) -> str:
-        """Return where the record stood at first, in the pipeline's topic."""
+        """Return what tells this record from any other: where it stood at first, and when it came there.
+
+        The time, because a topic that is deleted and made again counts its offsets anew.
+        """
         origin = self.before_retries or self.record
-        return f"{origin.partition}:{origin.offset}"
+        return f"{origin.partition}:{origin.offset}:{origin.timestamp_ms}"
 
 
 @dataclass(slots=True, eq=False)

@@ -8,6 +8,9 @@ in the order of its requests, so the question's answer tells what became of the 
 given a time-out. A synchronous commit was refused for that: `rd_kafka_commit` waits without end, and was seen to wait
 for ever after a coordinator had stalled for longer than a session (librdkafka 2.16).
 
+A commit that was given up, or that a hand-over did not wait for, may still land behind a later one. When its answer
+comes, where the group stands is in doubt, and it is committed again.
+
 Everything here runs in the poll thread, which is the only one that confluent_kafka lets into a consumer without
 contention.
 """
@@ -24,13 +27,13 @@ from tocsin_core.assignment import Assignment
 from tocsin_core.commits import Commit
 from tocsin_core.complaints import Complaints
 from tocsin_core.connection import translate_exception
-from tocsin_core.consumer_config import REPEAT_WITHIN_SECONDS, SOCKET_TIMEOUT_MS
+from tocsin_core.consumer_config import REPEAT_WITHIN_SECONDS, SETTLE_SECONDS, SOCKET_TIMEOUT_MS
 from tocsin_core.logging import get_logger
 
 LOST_AFTER_SECONDS = 2 * SOCKET_TIMEOUT_MS / 1_000
-"""When a commit that nobody answered is given up, and others are sent again."""
-SETTLE_SECONDS = 20.0
-"""How long a hand-over waits for a coordinator that does not answer."""
+"""When a commit that nobody answered is given up, and others are sent again. It may be answered all the same."""
+APART_SECONDS = 30.0
+"""How long after a refusal the topics are committed apart: the client blames all of a commit for any of its topics."""
 REFUSALS = 15
 """How often it commits again when the coordinator answers, and the group does not stand where it should."""
 ANSWER_SECONDS = 5.0
@@ -51,10 +54,14 @@ class CommitClient(Protocol):
         ...
 
 
+Place = tuple[str, int]
+Due = Mapping[Place, tuple[Assignment, Commit]]
+
+
 class _Sent(NamedTuple):
     """A commit on its way."""
 
-    due: Mapping[tuple[str, int], tuple[Assignment, Commit]]
+    due: Due
     at: float
 
     def is_of(self, partitions: Sequence[TopicPartition]) -> bool:
@@ -72,6 +79,9 @@ class Committer:
         self._clock = clock
         self._sleep = sleep
         self._sent: _Sent | None = None
+        self._doubtful: set[Place] = set()
+        self._apart_until = float("-inf")
+        self._last_topic = ""
         self._complaints = Complaints(_log.error, every_seconds=30.0)
 
     def commit_due(self, client: CommitClient, assignments: Iterable[Assignment]) -> None:
@@ -80,39 +90,46 @@ class Committer:
         if self._sent is not None and now - self._sent.at < LOST_AFTER_SECONDS:
             return
         if self._sent is not None:
+            self._doubtful |= self._sent.due.keys()
             self._complaints.about("a commit was never answered", "the client lost it; a new one is sent")
-        due = _find_due(assignments)
+        due = self._find_due(assignments)
+        if due and now < self._apart_until:
+            due = self._keep_next_topic(due)
         self._sent = _Sent(due, now) if due and self._send(client, due) else None
 
     def on_commit(self, error: KafkaError | None, partitions: Sequence[TopicPartition]) -> None:
         """Take an answer; the client calls this from within a poll."""
         sent = self._sent
         if sent is None or not sent.is_of(partitions):
-            return  # of a hand-over, which has asked the group itself
+            self._doubtful |= {(each.topic, each.partition) for each in partitions}
+            return
         self._sent = None
-        for each in partitions:
-            assignment, commit = sent.due[each.topic, each.partition]
-            refusal = error or each.error
-            if refusal is None:
-                assignment.committed = commit
-            else:
-                where = {"topic": each.topic, "partition": each.partition}
-                self._complaints.about("a commit failed and is tried again", refusal.str(), **where)
+        refusal = error or next((each.error for each in partitions if each.error is not None), None)
+        if refusal is not None:
+            self._apart_until = self._clock() + APART_SECONDS
+            topics = sorted({topic for topic, _ in sent.due})
+            self._complaints.about("a commit failed and is tried again", refusal.str(), topics=topics)
+            return
+        for assignment, commit in sent.due.values():
+            assignment.committed = commit
+        self._doubtful -= sent.due.keys()
 
     def settle(self, client: CommitClient, assignments: Sequence[Assignment]) -> bool:
         """Commit what is left and wait until the group stands there; return whether it does.
 
         A commit still on its way may yet be repeated behind the last one, so it is waited for as well.
         """
-        if not self._is_under_way(assignments):
-            return self._insist(client, assignments, is_certain=True)
-        if not self._insist(client, assignments, is_certain=False):
+        until = self._clock() + SETTLE_SECONDS
+        if not self._may_be_overtaken(assignments):
+            return self._insist(client, assignments, until, is_certain=True)
+        if not self._insist(client, assignments, until, is_certain=False):
             return False
         self._sleep(REPEAT_WITHIN_SECONDS)
-        return self._insist(client, assignments, is_certain=False)
+        return self._insist(client, assignments, until, is_certain=False)
 
-    def _insist(self, client: CommitClient, assignments: Sequence[Assignment], *, is_certain: bool) -> bool:
-        until = self._clock() + SETTLE_SECONDS
+    def _insist(
+        self, client: CommitClient, assignments: Sequence[Assignment], until: float, *, is_certain: bool
+    ) -> bool:
         refusals = 0
         while not (stands := self._stand(client, assignments, is_certain=is_certain)):
             refusals += stands is False
@@ -121,9 +138,23 @@ class Committer:
             self._sleep(AGAIN_SECONDS)
         return True
 
-    def _is_under_way(self, assignments: Sequence[Assignment]) -> bool:
-        places = {(each.topic, each.partition) for each in assignments}
-        return self._sent is not None and not places.isdisjoint(self._sent.due)
+    def _may_be_overtaken(self, assignments: Sequence[Assignment]) -> bool:
+        places = _find_wanted(assignments).keys()
+        under_way = self._sent.due.keys() if self._sent is not None else set()
+        return not places.isdisjoint(self._doubtful | under_way)
+
+    def _find_due(self, assignments: Iterable[Assignment]) -> Due:
+        wanted = _find_wanted(assignments)
+        return {
+            place: (assignment, commit)
+            for place, (assignment, commit) in wanted.items()
+            if commit != assignment.committed or place in self._doubtful
+        }
+
+    def _keep_next_topic(self, due: Due) -> Due:
+        topics = sorted({topic for topic, _ in due})
+        self._last_topic = next((topic for topic in topics if topic > self._last_topic), topics[0])
+        return {place: pair for place, pair in due.items() if place[0] == self._last_topic}
 
     def _stand(self, client: CommitClient, assignments: Sequence[Assignment], *, is_certain: bool) -> bool | None:
         """Commit, ask, and return whether all stand where they should, or None if nobody answers.
@@ -143,10 +174,12 @@ class Committer:
             return None
         stands = {(each.topic, each.partition): to_commit(each) for each in found}
         for place, (assignment, commit) in due.items():
-            assignment.committed = commit if stands[place] == commit else assignment.committed
+            if stands[place] == commit:
+                assignment.committed = commit
+                self._doubtful.discard(place)
         return all(stands[place] == commit for place, (_, commit) in due.items())
 
-    def _send(self, client: CommitClient, due: Mapping[tuple[str, int], tuple[Assignment, Commit]]) -> bool:
+    def _send(self, client: CommitClient, due: Due) -> bool:
         offsets = [TopicPartition(*place, commit.offset, commit.metadata) for place, (_, commit) in due.items()]
         try:
             client.commit(offsets=offsets, asynchronous=True)
@@ -161,10 +194,6 @@ def to_commit(offset: TopicPartition) -> Commit | None:
     return None if offset.offset == OFFSET_INVALID else Commit(offset.offset, offset.metadata or "")
 
 
-def _find_wanted(assignments: Iterable[Assignment]) -> dict[tuple[str, int], tuple[Assignment, Commit]]:
+def _find_wanted(assignments: Iterable[Assignment]) -> Due:
     pairs = ((each, each.commit) for each in assignments)
     return {(each.topic, each.partition): (each, commit) for each, commit in pairs if commit is not None}
-
-
-def _find_due(assignments: Iterable[Assignment]) -> dict[tuple[str, int], tuple[Assignment, Commit]]:
-    return {place: pair for place, pair in _find_wanted(assignments).items() if pair[1] != pair[0].committed}

@@ -32,7 +32,13 @@ from tocsin_core.commits import Commit
 from tocsin_core.committer import Committer, to_commit
 from tocsin_core.complaints import Complaints
 from tocsin_core.connection import check_files, translate_error, translate_exception
-from tocsin_core.consumer_config import BATCH_RECORDS, HAND_OVER_MARGIN_SECONDS, GroupProtocol, build_consumer_config
+from tocsin_core.consumer_config import (
+    BATCH_RECORDS,
+    HAND_OVER_MARGIN_SECONDS,
+    SETTLE_SECONDS,
+    GroupProtocol,
+    build_consumer_config,
+)
 from tocsin_core.errors import KafkaFailure
 from tocsin_core.logging import get_logger
 from tocsin_core.message import Record
@@ -136,7 +142,7 @@ class RecordConsumer:
     @property
     def is_polling(self) -> bool:
         """Return whether the poll thread comes round."""
-        return self.seconds_since_poll < POLL_STALE_SECONDS + self._drain_seconds
+        return self.seconds_since_poll < POLL_STALE_SECONDS + self._drain_seconds + SETTLE_SECONDS
 
     def _accept(self, batch: Batch) -> None:
         """Give a batch to the sink (event loop). Should that fail, end: going on would commit past what was lost."""

@@ -18,6 +18,8 @@ MIN_POLL_INTERVAL_MS = 300_000
 MAX_POLL_INTERVAL_MS = 86_400_000
 HAND_OVER_MARGIN_SECONDS = 60.0
 """What a hand-over may take beyond its drain before the group gives up on this member."""
+SETTLE_SECONDS = 20.0
+"""How long of that it waits for a coordinator that does not answer."""
 METADATA_REFRESH_MS = 30_000
 """How soon new partitions of a grown topic are noticed."""
 STATISTICS_INTERVAL_MS = 2_000

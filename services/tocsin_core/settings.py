@@ -262,7 +262,8 @@ class UsersCacheSettings(Section):
 
     entries: int = Field(default=50_000, ge=1, le=10_000_000)
     ttl_seconds: float = Field(default=60.0, gt=0, le=86_400)
-    unknown_ttl_seconds: float = Field(default=5.0, ge=0, le=86_400, description="of an answer that there is none")
+    # Far below the two minutes that a consumer gives a recipient to appear: it has to ask again within them.
+    unknown_ttl_seconds: float = Field(default=5.0, ge=0, le=60, description="of an answer that there is none")
     stale_seconds: float = Field(default=600.0, ge=0, le=604_800, description="past its ttl, while nobody answers")
 
 

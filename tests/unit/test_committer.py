@@ -7,7 +7,8 @@ from confluent_kafka import OFFSET_INVALID, KafkaError, KafkaException, TopicPar
 
 from tocsin_core.assignment import Assignment
 from tocsin_core.commits import Commit
-from tocsin_core.committer import LOST_AFTER_SECONDS, REFUSALS, SETTLE_SECONDS, Committer
+from tocsin_core.committer import LOST_AFTER_SECONDS, REFUSALS, Committer
+from tocsin_core.consumer_config import SETTLE_SECONDS
 
 NO_ANSWER = KafkaException(KafkaError(KafkaError._TIMED_OUT))
 
@@ -109,10 +110,52 @@ def test_a_commit_that_is_never_answered_does_not_end_commits(
     group.sleep(LOST_AFTER_SECONDS)
     finish(assignment)
     committer.commit_due(group, [assignment])
-    committer.on_commit(None, group.answers[0])  # late, and of no commit that is waited for
-    assert assignment.committed is None
     committer.on_commit(None, group.answers[1])
     assert assignment.committed == Commit(2)
+
+
+def test_a_commit_that_was_given_up_and_lands_behind_a_later_one_is_put_right(
+    group: Group, committer: Committer, assignment: Assignment
+) -> None:
+    committer.commit_due(group, [assignment])
+    group.sleep(LOST_AFTER_SECONDS)
+    finish(assignment)
+    committer.commit_due(group, [assignment])
+    committer.on_commit(None, group.answers[1])
+    group.take(group.answers[0])
+    committer.on_commit(None, group.answers[0])
+    committer.commit_due(group, [assignment])
+    committer.on_commit(None, group.answers[2])
+    assert group.taken == [(1, ""), (2, ""), (1, ""), (2, "")]
+    committer.commit_due(group, [assignment])
+    assert len(group.answers) == 3
+
+
+def test_a_hand_over_does_not_take_for_certain_what_a_late_answer_put_in_doubt(
+    group: Group, committer: Committer, assignment: Assignment
+) -> None:
+    committer.commit_due(group, [assignment])
+    group.sleep(LOST_AFTER_SECONDS)
+    finish(assignment)
+    committer.commit_due(group, [assignment])
+    committer.on_commit(None, group.answers[1])
+    group.take(group.answers[0])
+    committer.on_commit(None, group.answers[0])
+    assert committer.settle(group, [assignment])
+    assert group.stands["t", 0].offset == 2
+
+
+def test_a_topic_that_is_refused_does_not_hold_up_the_others(group: Group, committer: Committer) -> None:
+    assignments = [Assignment(topic, 0, 1) for topic in ("bad", "good")]
+    for assignment in assignments:
+        assignment.open(["a"], 0)
+        finish(assignment)
+    refusal = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
+    for _ in range(4):
+        committer.commit_due(group, assignments)
+        offsets = group.answers[-1]
+        committer.on_commit(refusal if any(each.topic == "bad" for each in offsets) else None, offsets)
+    assert [each.committed for each in assignments] == [None, Commit(1)]
 
 
 def test_how_far_channels_are_ahead_is_committed_with_the_offset(

@@ -210,6 +210,18 @@ async def test_a_dead_letter_that_cannot_be_written_waits_and_is_not_sent_meanwh
     assert len(stage.buried) == 1
 
 
+async def test_a_partition_lost_during_the_last_attempt_leaves_the_dead_letter_to_its_new_owner(
+    stage: Stage, deliverer: Deliverer
+) -> None:
+    delivery = make_delivery()
+    stage.failure = PermanentFailure("HTTP 410")
+    stage.on_send = delivery.journey.assignment.fence
+    assert await deliverer.attempt(delivery) is None
+    assert len(stage.sent) == 1
+    assert stage.buried == []
+    assert stage.remembered == []
+
+
 async def test_an_unknown_channel_is_a_dead_letter_that_names_the_known_ones(
     stage: Stage, deliverer: Deliverer
 ) -> None:

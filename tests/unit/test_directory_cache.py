@@ -71,3 +71,23 @@ def test_a_user_remembered_again_takes_no_second_place() -> None:
     for _ in range(9):
         cache.remember("2", ADA, 100.0)
     assert len(cache) == 1
+
+
+def test_unknown_users_never_push_out_profiles() -> None:
+    cache = build(entries=20)
+    for number in range(20):
+        cache.remember(f"known {number}", ADA, 100.0)
+    for number in range(1_000):
+        cache.remember(f"invented {number}", None, 101.0)
+    assert all(cache.find_fresh(f"known {number}", 102.0) for number in range(20))
+    assert len(cache) == 22
+
+
+def test_a_user_who_has_joined_is_not_unknown_any_more() -> None:
+    cache = build()
+    cache.remember("7", None, 100.0)
+    cache.remember("7", ADA, 101.0)
+    entry = cache.find_fresh("7", 102.0)
+    assert entry is not None
+    assert entry.profile == ADA
+    assert len(cache) == 1

@@ -57,6 +57,13 @@ def test_no_value_is_no_user_and_a_broken_value_is_one_user_s_trouble() -> None:
         assert isinstance(read_value("2", broken), ProfileInvalid)
 
 
+@pytest.mark.parametrize("status", [400, 414, 422])
+def test_a_server_that_cannot_read_an_id_is_not_down(status: int) -> None:
+    answer = read_answer("a/0", status, b"")
+    assert isinstance(answer, ProfileInvalid)
+    assert f"HTTP {status}" in str(answer)
+
+
 def test_200_is_a_profile_and_404_no_such_user() -> None:
     assert read_answer("2", 200, ADA) == parse_profile("2", ADA)
     assert read_answer("2", 404, b"") is None
@@ -66,7 +73,7 @@ def test_200_is_a_profile_and_404_no_such_user() -> None:
 @pytest.mark.parametrize(
     ("status", "body", "words"),
     [
-        *((status, b"", f"HTTP {status}") for status in (201, 204, 301, 302, 400, 401, 403, 410, 429, 500, 503)),
+        *((status, b"", f"HTTP {status}") for status in (201, 204, 301, 302, 401, 403, 408, 410, 429, 500, 503)),
         (200, PAGE, "without a profile"),
         (200, b"", "without a profile"),
         (200, b"[]", "without a profile"),

@@ -8,8 +8,10 @@ users again while they run.
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Any, NamedTuple
 
+from tocsin_core.consumer_config import SETTLE_SECONDS
 from tocsin_operator.children.config import (
     CONSUMER_DRAIN_SECONDS,
     HEALTH_PORT,
@@ -35,7 +37,8 @@ PRE_STOP_SECONDS = 5
 MARGIN_SECONDS = 10
 GRACE_SECONDS = {
     "ingestion": PRE_STOP_SECONDS + INGESTION_DRAIN_SECONDS + MARGIN_SECONDS,
-    "consumer": CONSUMER_DRAIN_SECONDS + MARGIN_SECONDS,
+    # A coordinator that stalls meanwhile is waited for: killed sooner, a consumer would leave its work uncommitted.
+    "consumer": CONSUMER_DRAIN_SECONDS + ceil(SETTLE_SECONDS) + MARGIN_SECONDS,
 }
 COMMANDS = {"ingestion": "ingest", "consumer": "consume"}
 # Memory is bounded because it cannot be throttled; CPU is not, because throttling shows up as lag.

@@ -1,4 +1,7 @@
-"""Profiles behind HTTP: 200 is a profile, 404 no such user, and everything else no answer.
+"""Profiles behind HTTP: 200 is a profile, 404 no such user, and nearly everything else no answer.
+
+400, 414 and 422 are about the id that was asked for: many a server refuses a slash in it, or what is no number, before
+its application looks. To take that for an outage would let one client's odd ids close the directory for everybody.
 
 A 200 that holds no JSON object is no answer either: it is what a proxy, a captive portal or a login page says, and to
 take it for one user's broken profile would bury that user's notifications. Redirects are not followed: they would carry
@@ -27,6 +30,9 @@ IDLE_SECONDS = 30.0
 """A connection that nobody used for so long is closed by us: many servers do it after 60 s, in the middle of a try."""
 DOT_SEGMENTS = frozenset({".", ".."})
 """Escaped or not, these are steps within an address, not names in it: such an id would ask about something else."""
+
+
+REFUSED_IDS = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_URI_TOO_LONG, HTTPStatus.UNPROCESSABLE_ENTITY})
 
 
 class HTTPProfiles:
@@ -72,6 +78,8 @@ def read_answer(user_id: str, status: int, body: bytes | None) -> Answer:
     """
     if status == HTTPStatus.NOT_FOUND:
         return None
+    if status in REFUSED_IDS:
+        return ProfileInvalid(f"user {user_id!r}: users.http answers HTTP {status} for this id")
     if status != HTTPStatus.OK:
         raise DirectoryUnavailable(f"users.http: HTTP {status}, which is neither 200 nor 404")
     if body is None:

@@ -35,8 +35,9 @@ class RedisProfiles:
         self.timeout_seconds = settings.timeout_seconds
         self._key_pattern = settings.key_pattern
         # A read may be repeated, and is, once: after a restart of the server each pooled connection fails one.
+        bounds = {"socket_timeout": settings.timeout_seconds, "socket_connect_timeout": settings.timeout_seconds}
         self._redis = Redis.from_url(
-            **build_options(settings), max_connections=self.max_questions, retry=Retry(NoBackoff(), 1)
+            **(build_options(settings) | bounds), max_connections=self.max_questions, retry=Retry(NoBackoff(), 1)
         )
 
     async def ask(self, user_ids: Sequence[str]) -> Sequence[Answer]:
