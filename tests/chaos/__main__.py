@@ -25,6 +25,10 @@ from chaos.report import build_last_line, build_table, describe_failure
 from chaos.suite import Result, brokers_in, run_seed
 
 
+TABLE = "table.txt"
+"""Where the findings so far stand, in the folder of the logs, while further seeds run."""
+
+
 async def run(arguments: argparse.Namespace) -> int:
     """Run the suite, print its findings; return the exit code."""
     seeds = [arguments.seed] if arguments.seed is not None else range(1, arguments.seeds + 1)
@@ -43,6 +47,7 @@ async def run(arguments: argparse.Namespace) -> int:
                     print(describe_failure(result, bug), flush=True)
             results += news
             _say(f"seed {seed}: {time.monotonic() - began:.0f} s")
+            (directory / TABLE).write_text(f"{build_table(results)}\n{build_last_line(results)}\n", encoding="utf-8")
     print(build_table(results))
     print(build_last_line(results))
     return 0 if all(result.is_kept for result in results) else 1

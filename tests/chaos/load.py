@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 TICK_SECONDS = 0.05
-DELIVERY_TIMEOUT_SECONDS = 180.0
+DELIVERY_TIMEOUT_SECONDS = 300.0
 
 
 class Load:
