@@ -24,7 +24,6 @@ from chaos.proof import prove
 from chaos.report import build_last_line, build_table, describe_failure
 from chaos.suite import Result, brokers_in, run_seed
 
-
 TABLE = "table.txt"
 """Where the findings so far stand, in the folder of the logs, while further seeds run."""
 

@@ -9,7 +9,9 @@ import asyncio
 import logging
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
@@ -30,17 +32,17 @@ SHORT_SESSIONS = {
     "group.consumer.min.heartbeat.interval.ms": "100",
     "group.min.session.timeout.ms": "1000",
 }
-
-
-BROKER_PROPERTIES = {**SHORT_SESSIONS, "broker.session.timeout.ms": "2000", "broker.heartbeat.interval.ms": "500"}
-"""A broker that was killed is not taken back before its last life has expired."""
+SHORT_LIFE = {"broker.session.timeout.ms": "5000", "broker.heartbeat.interval.ms": "1000"}
+"""A broker that was killed is not taken back before its last life has expired. Shorter, and a busy machine would fence
+one that lives."""
 
 
 class Broker:
     """One Kafka that keeps its data and its address through every crash. It runs while it is entered."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, properties: Mapping[str, str] = MappingProxyType({})) -> None:
         self._directory = directory
+        self._properties = {**SHORT_SESSIONS, **properties}
         self._port = find_free_ports(HOST, 1)[0]
         self._server = self._build()
 
@@ -73,7 +75,7 @@ class Broker:
             os.kill(self._server.pid, signal.SIGCONT)
 
     def _build(self) -> EmbeddedKafka:
-        return EmbeddedKafka(data_dir=self._directory, port=self._port, properties=BROKER_PROPERTIES)
+        return EmbeddedKafka(data_dir=self._directory, port=self._port, properties=self._properties)
 
 
 class Store:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from chaos.faults import Fault
-from chaos.ground import Broker
+from chaos.ground import SHORT_LIFE, Broker
 from chaos.oracle import Counts, Receipt
 from chaos.pipeline import Outcome, Pipeline
 
@@ -102,5 +102,6 @@ def is_flowing(receipts: Sequence[Receipt]) -> bool:
 @asynccontextmanager
 async def brokers_in(directory: Path) -> AsyncIterator[Brokers]:
     """Run both brokers for as long as this is entered."""
-    async with Broker(directory / "broker") as sound, Broker(directory / "broken-broker") as broken:
+    sound, broken = Broker(directory / "broker"), Broker(directory / "broken-broker", properties=SHORT_LIFE)
+    async with sound, broken:
         yield Brokers(sound, broken)
