@@ -59,7 +59,7 @@ def build_accepted(accepted: Accepted) -> Answer:
 
 def build_refusal(problem: Problem, trace_id: str | None) -> Answer:
     """Return the problem+json answer, with Retry-After where repeating can help."""
-    headers = [("content-type", MEDIA_TYPE), *_retry_after([problem])]
+    headers = [("content-type", MEDIA_TYPE), *_retry_after([problem]), *problem.headers]
     return Answer(problem.kind.status, headers, msgspec.json.encode(problem.build_details(trace_id)))
 
 
@@ -75,6 +75,14 @@ def build_batch(outcomes: Sequence[Accepted | Problem]) -> Answer:
     return Answer(status, [_JSON, *_retry_after(problems)], msgspec.json.encode(body))
 
 
+def add_headers(answer: Answer | Accepted, headers: Sequence[tuple[str, str]]) -> Answer | Accepted:
+    """Return the answer with more headers; the same where there are none, because a 202 has a short way."""
+    if not headers:
+        return answer
+    whole = build_accepted(answer) if isinstance(answer, Accepted) else answer
+    return whole._replace(headers=[*whole.headers, *headers])
+
+
 def _build_result(index: int, outcome: Accepted | Problem) -> ItemResult:
     if isinstance(outcome, Problem):
         return ItemResult(index=index, status=outcome.kind.status, problem=outcome.build_details())
@@ -82,5 +90,5 @@ def _build_result(index: int, outcome: Accepted | Problem) -> ItemResult:
 
 
 def _retry_after(problems: Sequence[Problem]) -> list[tuple[str, str]]:
-    seconds = max((problem.kind.retry_after_seconds or 0 for problem in problems), default=0)
+    seconds = max((problem.retry_after_seconds or 0 for problem in problems), default=0)
     return [("retry-after", str(seconds))] if seconds else []

@@ -17,7 +17,8 @@ import structlog
 from tocsin_core.codec import make_traceparent, trace_id_of
 from tocsin_core.message import MAX_BODY_BYTES
 from tocsin_ingestion.accept import Accepted, Acceptor, Sent
-from tocsin_ingestion.answers import Answer, build_accepted, build_batch, build_refusal
+from tocsin_ingestion.answers import Answer, add_headers, build_accepted, build_batch, build_refusal
+from tocsin_ingestion.auth.gate import Gate, Grant
 from tocsin_ingestion.draft import Rules
 from tocsin_ingestion.identity import read_key
 from tocsin_ingestion.problems import Problem, internal
@@ -38,6 +39,8 @@ class Parts(NamedTuple):
     acceptor: Acceptor
     rules: Rules
     reporter: Reporter
+    gate: Gate | None = None
+    """None: whoever reaches the API may post."""
 
 
 class Exchange:
@@ -52,9 +55,14 @@ class Exchange:
         self.keep_alive = keep_alive
         self.disconnected = False
         self.response_complete = False
+        self.grant: Grant | None = None
         incoming = fields.get(b"traceparent")
         self.traceparent = make_traceparent(incoming.decode("latin-1") if incoming else None)
         self._reply = reply
+
+    def enter(self, gate: Gate) -> bool:
+        """Let the caller in, or refuse. False, and nothing done, if that has to be waited for."""
+        return self._guard(lambda: self._enter(gate))
 
     def begin(self, body: bytes) -> bool:
         """Send what the body holds and arrange for the answer. False, and nothing done, if it is one for the routes."""
@@ -82,6 +90,12 @@ class Exchange:
                 self._answer(build_refusal(internal(), self._trace_id))
         return True
 
+    def _enter(self, gate: Gate) -> bool:
+        self.grant = gate.try_enter(self.fields.get(b"authorization"), self.fields.get(b"x-api-key"))
+        if self.grant is not None:
+            self.grant.claim_first()
+        return self.grant is not None
+
     def _begin(self, body: bytes) -> bool:
         raise NotImplementedError
 
@@ -90,6 +104,8 @@ class Exchange:
 
     def _answer(self, answer: Answer | Accepted) -> None:
         self.response_complete = True
+        if self.grant is not None:
+            answer = add_headers(answer, self.grant.build_headers())
         self._reply(self, answer)
 
     @property
@@ -142,6 +158,8 @@ class BatchExchange(Exchange):
         key = self._read_key()
         parts = self.parts
         drafts = parse_batch(body, self._read_content_type(), rules=parts.rules, now=datetime.now(UTC))
+        if self.grant is not None:
+            drafts = self.grant.limit(drafts)
         sents = parts.acceptor.try_send_all(drafts, traceparent=self.traceparent, key=key)
         if sents is None:
             return False
