@@ -39,6 +39,9 @@ RUN_BY = {
     ".venv/bin/tocsin dev -f manifests/samples/websocket.yaml": LOCAL,
     ".venv/bin/tocsin listen --user 2": LOCAL,
     '.venv/bin/tocsin send --from 1 --to 2 "Grüße aus der Küche"': LOCAL,
+    "tocsin keys create billing --secret orders-keys": "tests/unit/test_keys_command.py",
+    "tocsin keys hash < key.txt": "tests/unit/test_keys_command.py",
+    'tocsin send --token-file key.txt --from 1 --to 2 "hi"': "tests/integration/test_auth.py",
     ".venv/bin/tocsin explain orders -n shop": "tests/unit/test_explain.py",
     ".venv/bin/tocsin simulate --trace backlog --policies tocsin,keda --picture backlog.svg": (
         "tests/unit/test_simulate_command.py"

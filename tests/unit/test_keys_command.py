@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from documentation import find_block
 from tocsin_cli.__main__ import main
 from tocsin_cli.credentials import CredentialError, build_headers, read_token
 from tocsin_core.api_keys import hash_key, make_key
@@ -69,3 +70,15 @@ def test_a_credential_file_that_holds_none_is_named(tmp_path: Path, content: byt
         path.write_bytes(content)
     with pytest.raises(CredentialError, match=r"--token-file .*key: "):
         read_token(path)
+
+
+def test_the_page_about_ingestion_tells_the_commands_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [line for line in find_block("docs/ingestion.md", "keys create").splitlines() if line]
+    monkeypatch.setattr("sys.stdin", io.StringIO(make_key() + "\n"))
+    for line in lines:
+        words = line.split("<")[0].split()
+        assert words[0].endswith("tocsin")
+        assert main(words[1:]) == 0
+    assert "orders-keys" in capsys.readouterr().out
