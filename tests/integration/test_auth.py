@@ -47,7 +47,7 @@ async def issuer() -> AsyncIterator[Issuer]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def token_pod(world: World, valkey: EmbeddedValkey, issuer: Issuer) -> IngestionProcess:
     jwt = {"issuer": ISSUER, "audience": AUDIENCE, "jwks_url": issuer.url, "send_scope": "send", "leeway_seconds": 0}
-    return await start_ingestion(world, valkey.url, auth={"mode": "JWT", "jwt": jwt})
+    return await start_ingestion(world, valkey.url, auth={"mode": "JWT", "jwt": jwt}, log_level="debug")
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -178,6 +178,20 @@ async def test_a_connection_ends_with_its_token(token_pod: IngestionProcess) -> 
     token = sign(exp=int(time.time()) + 3)
     code, reason = await listen(token_pod, "2", additional_headers=bearer(token))
     assert (code, "expired" in reason) == (4401, True)
+
+
+async def test_no_credential_is_logged_at_any_level(token_pod: IngestionProcess) -> None:
+    posted, shown, offered = sign(jti="1", scope="send"), sign(jti="2"), sign(jti="3")
+    trace = f"00-{'ab' * 16}-{'cd' * 8}-01"
+    assert (await post(token_pod, posted)).status_code == 202
+    await listen(token_pod, "3", additional_headers=bearer(shown))
+    await listen(token_pod, "3", subprotocols=[Subprotocol("tocsin"), Subprotocol(f"bearer.{offered}")])
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{token_pod.port}") as client:
+        await client.post("/v1/notifications", headers={"traceparent": trace})
+    await token_pod.wait_for("notification refused")
+    logged = json.dumps(token_pod.lines)
+    assert "ab" * 16 in logged
+    assert not [token for token in (posted, shown, offered) if token in logged]
 
 
 async def test_tocsin_listen_shows_its_key_from_a_file(

@@ -16,7 +16,8 @@ from typing import Any
 
 from tocsin_core.errors import TocsinError
 
-TIMEOUT_SECONDS = 5.0
+TIMEOUT_SECONDS = 3.0
+"""A process that is told to stop waits for a fetch that is under way."""
 MAX_BYTES = 1_048_576
 _CHUNK_BYTES = 65_536
 

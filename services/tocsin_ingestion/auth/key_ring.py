@@ -26,6 +26,7 @@ from tocsin_ingestion.metrics import KEY_USED
 
 FIX = "send `Authorization: Bearer tcs_…` with a key of this pipeline"
 MAX_ENTRY_BYTES = 1_024
+NAMES_TOLD = 20
 INDEX_BYTES = 8
 
 _log = get_logger(__name__)
@@ -116,7 +117,7 @@ class KeyRing:
             for name, digest in digests.items()
         }
         self._trouble = ""
-        _log.info("API keys loaded", folder=str(self._folder), keys=list(digests))
+        _log.info("API keys loaded", folder=str(self._folder), count=len(digests), keys=list(digests)[:NAMES_TOLD])
 
     def _complain(self, trouble: str) -> None:
         if trouble == self._trouble:
