@@ -56,9 +56,9 @@ async def test_every_asymmetric_algorithm_is_verified(algorithm: str) -> None:
 @pytest.mark.parametrize(
     ("claims", "words"),
     [
-        ({"exp": int(time.time()) - 100}, "has expired"),
-        ({"nbf": int(time.time()) + 1_000}, "not valid yet"),
-        ({"iat": int(time.time()) + 1_000}, "not valid yet"),
+        ({"exp": 1}, "has expired"),
+        ({"nbf": 4_000_000_000}, "not valid yet"),
+        ({"iat": 4_000_000_000}, "not valid yet"),
         ({"iss": "https://evil.example.org"}, f"iss must be {ISSUER}"),
         ({"iss": f"{ISSUER}/"}, f"iss must be {ISSUER}"),
         ({"aud": "others"}, f"aud must hold {AUDIENCE}"),
