@@ -12,7 +12,8 @@ from hashlib import sha1
 # What the script answers to a claim; a positive number is how many milliseconds somebody else's claim still holds.
 GRANTED, UNCERTAIN, DONE = 0, -1, -2
 # KEYS: the counter, the generation, then one per request.
-# ARGV: seconds to keep, a new generation's name, then verb, token, lease and moment of acceptance (ms) per request.
+# ARGV: seconds to keep, a new generation's name, and a line per request, all in one argument because the client's price
+# is per argument: verb, lease (ms), moment of acceptance (ms), token.
 SCRIPT = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -56,11 +57,11 @@ local function release(key, token, is_uncertain)
 end
 
 local answers = {generation}
-for i = 3, #KEYS do
-  local at = 2 + (i - 3) * 4
-  local verb, token = ARGV[at + 1], ARGV[at + 2]
+local i = 2
+for verb, lease_ms, accepted_at, token in string.gmatch(ARGV[3], '(%a+) (%d+) (%d+) (%C*)%c') do
+  i = i + 1
   if verb == 'claim' then
-    answers[i - 1] = claim(KEYS[i], token, ARGV[at + 3], ARGV[at + 4])
+    answers[i - 1] = claim(KEYS[i], token, lease_ms, accepted_at)
   elseif verb == 'done' then
     redis.call('SET', KEYS[i], 'D', 'EX', keep)
     answers[i - 1] = 0

@@ -126,7 +126,10 @@ class Deliverer:
             known = ", ".join(self._channels)
             text = f"the pipeline has no channel {delivery.channel!r}; it has {known}"
             return self._build_burial(delivery, BurialReason.UNKNOWN_CHANNEL, "UnknownChannel", text)
-        if (step := self._leave_paused_channel(delivery)) or (step := await self._await_turn(delivery)):
+        step = self._leave_paused_channel(delivery)
+        if step is None and self._retries.is_strict:
+            step = await self._await_turn(delivery)
+        if step is not None:
             return step
         profile = await self._find_profile(delivery, notification)
         if not isinstance(profile, Profile):

@@ -128,7 +128,8 @@ class Lanes(Generic[T]):
         self._turns = deque(slots.channels)
         self._waiting = 0
         """How many lanes are ready."""
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[Lane[T], asyncio.Task[None]] = {}
+        """Of the lanes that run. Each takes itself out: a callback for it would be one more turn of the loop."""
 
     def depth(self, key: Hashable) -> int:
         """Return how many deliveries a lane holds."""
@@ -179,9 +180,11 @@ class Lanes(Generic[T]):
         for ready in (*self._ready.values(), *self._urgent.values()):
             ready.clear()
         self._waiting = 0
-        for task in self._tasks:
+        tasks = list(self._tasks.values())
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._tasks.clear()
 
     def _start_next(self, channel: str) -> bool:
         """Start the channel's next lane, or find it empty; return False if there is none that may start."""
@@ -204,9 +207,7 @@ class Lanes(Generic[T]):
             self._gate.note_start(channel, lane.items[0])
         self._slots.take(channel)
         lane.state = State.RUNNING
-        task = asyncio.get_running_loop().create_task(self._run(lane, channel))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[lane] = asyncio.get_running_loop().create_task(self._run(lane, channel))
 
     async def _run(self, lane: Lane[T], channel: str) -> None:
         try:
@@ -217,6 +218,7 @@ class Lanes(Generic[T]):
             )
             pause_seconds = DEFECT_PAUSE_SECONDS
         finally:
+            self._tasks.pop(lane, None)
             self._slots.release(channel)
             self._gate.note_stop(channel, lane.items[0])
         if pause_seconds is None:

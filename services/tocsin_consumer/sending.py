@@ -11,6 +11,7 @@ the process may have slept in between. One that is not is claimed again, without
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import secrets
 import time
@@ -19,6 +20,7 @@ from collections.abc import Callable, Sequence
 from tocsin_consumer import metrics
 from tocsin_consumer.channels.base import Channel, Envelope, PermanentFailure, SendFailed, TemporaryFailure
 from tocsin_consumer.claims import ClaimKey, Claims, ClaimsUnavailable, Done, Granted, Held
+from tocsin_consumer.deadlines import Deadlines
 from tocsin_consumer.journey import Delivery, Effect, Reached
 from tocsin_core.complaints import Complaints
 from tocsin_core.logging import get_logger
@@ -53,6 +55,8 @@ class Sender:
         self._clock = clock
         self._process = secrets.token_hex(8)
         self._numbers = itertools.count()
+        self._deadlines = functools.cache(Deadlines)
+        """By how long a send may take, which is one number or a few."""
 
     async def send(self, delivery: Delivery, channel: Channel, envelope: Envelope) -> Result:
         """Send to every device that is not at its end, and return what came of all of them together."""
@@ -63,22 +67,22 @@ class Sender:
         if not devices:
             return Reached.NO_DEVICE
         open_devices = [device for device in devices if _effect(delivery, device).end is None]
-        results = await self._send_to_each(delivery, channel, envelope, open_devices)
+        if len(open_devices) == 1:  # the usual case needs no task of its own
+            results = [await self._send_to(delivery, channel, _address(envelope, open_devices[0]))]
+        else:
+            results = await self._send_to_each(delivery, channel, envelope, open_devices)
         if any(result is Reached.SENT or isinstance(result, SendFailed) for result in results):
             delivery.attempts += 1
+        if len(results) == len(delivery.effects) == 1:
+            return results[0]
         return decide_result([*results, *(effect.end for effect in delivery.effects.values() if effect.end)])
 
     async def _send_to_each(
         self, delivery: Delivery, channel: Channel, envelope: Envelope, devices: Sequence[str]
     ) -> list[Result]:
-        if len(devices) == 1:  # the usual case needs no task of its own
-            [device] = devices
-            envelope = envelope if envelope.device == device else envelope._replace(device=device)
-            return [await self._send_to(delivery, channel, envelope)]
         async with asyncio.TaskGroup() as group:
             sends = [
-                group.create_task(self._send_to(delivery, channel, envelope._replace(device=device)))
-                for device in devices
+                group.create_task(self._send_to(delivery, channel, _address(envelope, device))) for device in devices
             ]
         return [send.result() for send in sends]
 
@@ -157,7 +161,7 @@ class Sender:
     async def _try(self, delivery: Delivery, channel: Channel, envelope: Envelope) -> SendFailed | None:
         began = time.perf_counter()
         try:
-            async with asyncio.timeout(channel.timeout_seconds):
+            with self._deadlines(channel.timeout_seconds).begin():
                 await channel.send(envelope)
         except SendFailed as error:
             return error
@@ -200,8 +204,15 @@ def decide_result(results: Sequence[Result]) -> Result:
     return Reached.SENT if Reached.SENT in results else Reached.SENT_BEFORE
 
 
+def _address(envelope: Envelope, device: str) -> Envelope:
+    return envelope if envelope.device == device else envelope._replace(device=device)
+
+
 def _effect(delivery: Delivery, device: str) -> Effect:
-    return delivery.effects.setdefault(device, Effect())
+    effect = delivery.effects.get(device)
+    if effect is None:
+        effect = delivery.effects[device] = Effect()
+    return effect
 
 
 def _note_failure(effect: Effect, failure: SendFailed) -> SendFailed:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 from tocsin_consumer import metrics
@@ -49,14 +50,15 @@ def run(settings: Settings) -> int:
     Raise SettingsError or KafkaFailure if it cannot start at all.
     """
     configure_logging(settings.log, service="consumer")
-    return lifecycle.run(lambda stop: serve(settings, stop))
+    return lifecycle.run(lambda stop: serve(settings, stop, on_started=lifecycle.rest_garbage_collection))
 
 
-async def serve(settings: Settings, stop: asyncio.Event) -> int:
+async def serve(settings: Settings, stop: asyncio.Event, *, on_started: Callable[[], None] = lambda: None) -> int:
     """Consume until `stop` is set; drain, commit and close. Return the exit code."""
     worker = Worker(settings)
     async with contextlib.AsyncExitStack() as closing:
         await worker.start(closing)
+        on_started()
         _log.info("consumer started", **worker.describe())
         await worker.wait(stop)
         return await worker.stop()

@@ -1,11 +1,11 @@
 """Records out of Kafka into an event loop, and committed offsets back: the poll thread.
 
 One synchronous `confluent_kafka.Consumer` in one thread: it polls, hands each batch to the loop with a single
-`call_soon_threadsafe`, commits every 200 ms what the trackers say is finished, and rests partitions whose records are
-not worked off, without ever ceasing to poll. Rebalance callbacks run in this thread too, so a hand-over can wait for
-the loop to finish its work, commit and fence without a deadlock. `AIOConsumer` and aiokafka were refused: the first
-costs thirty times the CPU per record or awaits across threads in its callbacks, the second knows no cooperative
-assignor.
+`call_soon_threadsafe`, has what the trackers say is finished committed every 200 ms (`committer`), and rests partitions
+whose records are not worked off, without ever ceasing to poll. Rebalance callbacks run in this thread too, so a
+hand-over can wait for the loop to finish its work, commit and fence without a deadlock. `AIOConsumer` and aiokafka were
+refused: the first costs thirty times the CPU per record or awaits across threads in its callbacks, the second knows no
+cooperative assignor.
 
     assigned: resume ──► on_revoke or stop: drain ──► commit ──► fence        on_lost: fence, commit nothing
 
@@ -25,10 +25,11 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, cast
 
-from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from tocsin_core.assignment import Assignment, Batch, Sink, decide_pause
 from tocsin_core.commits import Commit
+from tocsin_core.committer import Committer, to_commit
 from tocsin_core.complaints import Complaints
 from tocsin_core.connection import check_files, translate_error, translate_exception
 from tocsin_core.consumer_config import BATCH_RECORDS, HAND_OVER_MARGIN_SECONDS, GroupProtocol, build_consumer_config
@@ -40,13 +41,12 @@ from tocsin_core.trouble import Trouble
 
 POLL_SECONDS = 0.1
 COMMIT_INTERVAL_SECONDS = 0.2
-COMMIT_ATTEMPTS = 5
-COMMIT_RETRY_SECONDS = 0.2
 POLL_STALE_SECONDS = 30.0
 PROBE_INTERVAL_SECONDS = 5.0
 PROBE_TIMEOUT_SECONDS = 2.0
 RESUME_TIMEOUT_SECONDS = 5.0
 RESUME_ATTEMPTS = 6
+RESUME_AGAIN_SECONDS = 0.2
 MIN_SHARE_RECORDS = 100
 
 TopicAndPartition = tuple[str, int]
@@ -93,6 +93,7 @@ class RecordConsumer:
         self._is_refused = False
         self._sink_failure: Exception | None = None
         self._trouble = Trouble(_log.error)
+        self._committer = Committer()
         self._complaints = Complaints(_log.error, every_seconds=30.0)
         self._remarks = Complaints(_log.info, every_seconds=30.0)
         self.ended: asyncio.Future[None] | None = None
@@ -159,6 +160,7 @@ class RecordConsumer:
         callbacks: dict[str, Any] = {
             "error_cb": self._on_error,
             "stats_cb": self._trouble.note_statistics,
+            "on_commit": self._committer.on_commit,
         }
         try:
             consumer = Consumer({**config, **callbacks}, logger=logging.getLogger("tocsin.librdkafka"))
@@ -221,9 +223,7 @@ class RecordConsumer:
             self._call_loop(self._accept, batch)
         if self._polled_at >= self._next_commit:
             self._next_commit = self._polled_at + COMMIT_INTERVAL_SECONDS
-            for assignment, reason in self._commit(consumer, self._assignments.values()):
-                where = {"topic": assignment.topic, "partition": assignment.partition}
-                self._complaints.about("a commit failed and is tried again", reason, **where)
+            self._commit_due(consumer)
         self._apply_pressure(consumer)
         if (not self._assignments or self._trouble.is_of_the_group) and self._polled_at >= self._next_probe:
             self._next_probe = self._polled_at + PROBE_INTERVAL_SECONDS
@@ -276,20 +276,8 @@ class RecordConsumer:
         if changed[False]:
             consumer.resume(changed[False])
 
-    def _commit(self, consumer: Consumer, assignments: Iterable[Assignment]) -> list[tuple[Assignment, str]]:
-        """Commit what is due and wait for the answer; return what was refused and why, which is due again.
-
-        A commit that nobody waits for may be overtaken: the client repeats it after a time-out, behind a later one, and
-        the group's offset steps back; or a hand-over believes it made while it is still on its way. Either delivers
-        again what was delivered, though nobody crashed. It waits in this thread, because confluent_kafka lets one
-        thread at a time into a consumer, and lets the one that polls in again before any other.
-        """
-        due = [(each, new) for each in assignments if (new := each.commit) is not None and new != each.committed]
-        refusals = _send_commits(consumer, due) if due else []
-        for (assignment, commit), reason in zip(due, refusals, strict=True):
-            if not reason:
-                assignment.committed = commit
-        return [(each, reason) for (each, _), reason in zip(due, refusals, strict=True) if reason]
+    def _commit_due(self, consumer: Consumer) -> None:
+        self._committer.commit_due(consumer, self._assignments.values())
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if self._is_stopping.is_set():
@@ -312,11 +300,11 @@ class RecordConsumer:
         for attempt in range(1, RESUME_ATTEMPTS + 1 if partitions else 1):
             try:
                 found = consumer.committed(partitions, RESUME_TIMEOUT_SECONDS)
-                return [(each, _to_commit(each)) for each in found]
+                return [(each, to_commit(each)) for each in found]
             except KafkaException as error:
                 reason = translate_exception(error)
                 self._complaints.about("the group's offsets cannot be read", str(reason), attempt=attempt)
-            if self._is_stopping.wait(COMMIT_RETRY_SECONDS):
+            if self._is_stopping.wait(RESUME_AGAIN_SECONDS):
                 return []
         if reason is not None:
             raise reason
@@ -341,7 +329,7 @@ class RecordConsumer:
             return
         began = time.monotonic()
         self._drain(assignments)
-        self._commit_and_wait(consumer, assignments)
+        self._settle(consumer, assignments)
         for assignment in assignments:
             assignment.fence()
         names = _name((assignment.topic, assignment.partition) for assignment in assignments)
@@ -357,14 +345,9 @@ class RecordConsumer:
             work.cancel()
             _log.exception("a hand-over could not be drained")
 
-    def _commit_and_wait(self, consumer: Consumer, assignments: list[Assignment]) -> None:
-        for attempt in range(1, COMMIT_ATTEMPTS + 1):
-            refused = self._commit(consumer, assignments)
-            if not refused:
-                return
-            reasons = "; ".join(sorted({reason for _, reason in refused}))
-            self._complaints.about("a commit failed during a hand-over", reasons, attempt=attempt)
-            time.sleep(COMMIT_RETRY_SECONDS)
+    def _settle(self, consumer: Consumer, assignments: list[Assignment]) -> None:
+        if not self._committer.settle(consumer, assignments):
+            _log.error("handed over uncommitted: what was finished since the last commit may be delivered again")
 
     def _on_record_error(self, topic: str | None, error: KafkaError) -> None:
         if topic is None or topic == self._settings.topic or error.fatal():
@@ -427,25 +410,6 @@ def read_message(message: Message) -> Record:
 
 def _bytes(value: str | bytes | None) -> bytes | None:
     return value.encode() if isinstance(value, str) else value
-
-
-def _send_commits(consumer: Consumer, due: Sequence[tuple[Assignment, Commit]]) -> list[str]:
-    """Commit and wait for the broker's answer; return for each why it was refused, or ""."""
-    offsets = [_to_offset(assignment, commit) for assignment, commit in due]
-    try:
-        answers = consumer.commit(offsets=offsets, asynchronous=False)
-    except KafkaException as error:
-        return [str(translate_exception(error))] * len(due)
-    refused = {(each.topic, each.partition): each.error.str() for each in answers if each.error is not None}
-    return [refused.get((each.topic, each.partition), "") for each in offsets]
-
-
-def _to_offset(assignment: Assignment, commit: Commit) -> TopicPartition:
-    return TopicPartition(assignment.topic, assignment.partition, commit.offset, commit.metadata)
-
-
-def _to_commit(offset: TopicPartition) -> Commit | None:
-    return None if offset.offset == OFFSET_INVALID else Commit(offset.offset, offset.metadata or "")
 
 
 def _keys(partitions: Iterable[TopicPartition]) -> list[TopicAndPartition]:

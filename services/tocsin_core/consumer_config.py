@@ -22,7 +22,9 @@ METADATA_REFRESH_MS = 30_000
 """How soon new partitions of a grown topic are noticed."""
 STATISTICS_INTERVAL_MS = 2_000
 SOCKET_TIMEOUT_MS = 15_000
-"""How long a broker may be silent: a commit waits for it, and while it waits nothing is polled."""
+"""How long a broker may be silent before a request is given up."""
+REPEAT_WITHIN_SECONDS = 1.0
+"""How soon the client repeats a request whose connection broke."""
 
 
 def build_consumer_config(
@@ -49,6 +51,7 @@ def build_consumer_config(
         "queued.min.messages": 2 * BATCH_RECORDS,
         "queued.max.messages.kbytes": max(1, settings.fetch_max_bytes // 1_024),
         "socket.timeout.ms": SOCKET_TIMEOUT_MS,
+        "retry.backoff.max.ms": int(REPEAT_WITHIN_SECONDS * 1_000),
         "topic.metadata.refresh.interval.ms": METADATA_REFRESH_MS,
         "allow.auto.create.topics": False,
         "statistics.interval.ms": STATISTICS_INTERVAL_MS,

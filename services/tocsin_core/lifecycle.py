@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
+
+COLLECT_AFTER_OBJECTS = 20_000
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -33,6 +36,17 @@ def stop_on_signals() -> asyncio.Event:
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGINT, interrupt)
     return stop
+
+
+def rest_garbage_collection() -> None:
+    """Leave what start-up made out of collections, and collect less often.
+
+    Neither a request nor a delivery leaves cycles behind, but their objects bring on a collection every few of them by
+    Python's defaults, and each looks through all that is held: a tenth of a consumer's CPU.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER_OBJECTS, 20, 50)
 
 
 async def _run_until_stopped(main: Callable[[asyncio.Event], Coroutine[Any, Any, int]]) -> int:

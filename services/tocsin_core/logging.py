@@ -125,7 +125,7 @@ def _build_renderer(service: str) -> Processor:
         if "exc_info" in event:  # text only: tracebacks with local variables would carry secrets
             event = structlog.processors.format_exc_info(logger, level, event)
         head = {
-            "timestamp": f"{datetime.now(UTC).replace(tzinfo=None).isoformat()}Z",
+            "timestamp": f"{datetime.now(UTC).isoformat().removesuffix('+00:00')}Z",
             "level": level,
             "event": event.pop("event"),
             "logger": record.name,

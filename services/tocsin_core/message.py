@@ -53,7 +53,4 @@ class Record(NamedTuple):
 
     def header(self, name: str) -> bytes | None:
         """Return the last header of that name, as Kafka's clients do, or None."""
-        for key, value in reversed(self.headers):
-            if key == name:
-                return value
-        return None
+        return dict(self.headers).get(name)

@@ -10,7 +10,6 @@ One process per pod: replicas scale it, and one librdkafka queue, one set of met
 from __future__ import annotations
 
 import asyncio
-import gc
 import socket
 from typing import Any, NamedTuple
 
@@ -44,7 +43,6 @@ GATE_SECONDS = 1.0
 """Between looks at whether keys have changed."""
 STARTING_OBSERVE_SECONDS = 0.5
 AUTH_ADVICE = "set ingestion.auth.mode, or let a NetworkPolicy or a gateway decide who reaches the API"
-COLLECT_AFTER_OBJECTS = 20_000
 ANNOUNCE_SECONDS = 5.0
 """How long a pod that is going away still takes connections: until every kube-proxy has heard of it."""
 
@@ -119,7 +117,7 @@ class Ingestion:
         await self._health.start()
         if self._streams is not None:
             self._streams.start()
-        rest_garbage_collection()
+        lifecycle.rest_garbage_collection()
         async with asyncio.TaskGroup() as tasks:
             watching = tasks.create_task(self._watch())
             guarding = tasks.create_task(self._watch_gate())
@@ -181,16 +179,6 @@ class Ingestion:
 
     def _check_alive(self) -> str:
         return "" if self._producer.is_healthy else "the producer cannot acknowledge anything any more"
-
-
-def rest_garbage_collection() -> None:
-    """Leave what start-up made out of collections, and collect less often.
-
-    A request leaves no cycles behind, but its objects bring on a collection every few requests by Python's defaults.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(COLLECT_AFTER_OBJECTS, 20, 50)
 
 
 def dispatch(api: App, health: App, streams: App | None) -> App:

@@ -105,17 +105,16 @@ def build_crashing_consumer(crash: Crash) -> type[RecordConsumer]:
     """Return a consumer that dies before its first commit, or in a hand-over between drain and commit."""
 
     class CrashingConsumer(RecordConsumer):
-        def _commit(self, consumer: Consumer, assignments: Iterable[Assignment]) -> list[tuple[Assignment, str]]:
+        def _commit_due(self, consumer: Consumer) -> None:
             if crash.point not in {CrashPoint.BEFORE_COMMIT, CrashPoint.IN_REVOKE}:
-                return super()._commit(consumer, assignments)
-            if crash.point is CrashPoint.BEFORE_COMMIT and _finished(self._assignments.values()) >= crash.after:
+                super()._commit_due(consumer)
+            elif crash.point is CrashPoint.BEFORE_COMMIT and _finished(self._assignments.values()) >= crash.after:
                 die()
-            return []
 
-        def _commit_and_wait(self, consumer: Consumer, assignments: list[Assignment]) -> None:
+        def _settle(self, consumer: Consumer, assignments: list[Assignment]) -> None:
             if crash.point is CrashPoint.IN_REVOKE:
                 die()
-            super()._commit_and_wait(consumer, assignments)
+            super()._settle(consumer, assignments)
 
     return CrashingConsumer
 

@@ -62,6 +62,20 @@ async def test_while_calls_run_what_is_asked_waits_and_goes_together(server: Ser
     assert server.calls == [[0], [1, 2, 3]]
 
 
+async def test_what_follows_on_the_heels_of_a_call_is_collected(server: Server) -> None:
+    server.is_open.set()
+    batches = Batches(server.run, max_running=2, apart_seconds=0.05)
+    began = asyncio.get_running_loop().time()
+    assert await batches.ask(0) == 0
+    assert asyncio.get_running_loop().time() - began < 0.05, "after a quiet moment nobody waits"
+    asked = []
+    for number in (1, 2, 3):
+        asked.append(asyncio.create_task(batches.ask(number)))
+        await turn()
+    assert await asyncio.gather(*asked) == [2, 4, 6]
+    assert server.calls == [[0], [1, 2, 3]]
+
+
 async def test_a_call_that_fails_fails_for_those_behind_it_too_and_not_for_those_who_come_later(server: Server) -> None:
     batches = Batches(server.run, max_running=1)
     asked = [asyncio.create_task(batches.ask(0))]
