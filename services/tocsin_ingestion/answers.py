@@ -75,14 +75,6 @@ def build_batch(outcomes: Sequence[Accepted | Problem]) -> Answer:
     return Answer(status, [_JSON, *_retry_after(problems)], msgspec.json.encode(body))
 
 
-def add_headers(answer: Answer | Accepted, headers: Sequence[tuple[str, str]]) -> Answer | Accepted:
-    """Return the answer with more headers; the same where there are none, because a 202 has a short way."""
-    if not headers:
-        return answer
-    whole = build_accepted(answer) if isinstance(answer, Accepted) else answer
-    return whole._replace(headers=[*whole.headers, *headers])
-
-
 def _build_result(index: int, outcome: Accepted | Problem) -> ItemResult:
     if isinstance(outcome, Problem):
         return ItemResult(index=index, status=outcome.kind.status, problem=outcome.build_details())

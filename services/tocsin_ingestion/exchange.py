@@ -17,7 +17,7 @@ import structlog
 from tocsin_core.codec import make_traceparent, trace_id_of
 from tocsin_core.message import MAX_BODY_BYTES
 from tocsin_ingestion.accept import Accepted, Acceptor, Sent
-from tocsin_ingestion.answers import Answer, add_headers, build_accepted, build_batch, build_refusal
+from tocsin_ingestion.answers import Answer, build_accepted, build_batch, build_refusal
 from tocsin_ingestion.auth.gate import Gate, Grant
 from tocsin_ingestion.draft import Rules
 from tocsin_ingestion.identity import read_key
@@ -62,7 +62,7 @@ class Exchange:
 
     def enter(self, gate: Gate) -> bool:
         """Let the caller in, or refuse. False, and nothing done, if that has to be waited for."""
-        return self._guard(lambda: self._enter(gate))
+        return self._guard(self._enter, gate)
 
     def begin(self, body: bytes) -> bool:
         """Send what the body holds and arrange for the answer. False, and nothing done, if it is one for the routes."""
@@ -79,7 +79,7 @@ class Exchange:
         if not self.response_complete:
             self._guard(self._end)
 
-    def _guard(self, act: Callable[..., bool], *arguments: bytes) -> bool:
+    def _guard(self, act: Callable[..., bool], *arguments: bytes | Gate) -> bool:
         try:
             return act(*arguments)
         except Problem as problem:
@@ -104,8 +104,6 @@ class Exchange:
 
     def _answer(self, answer: Answer | Accepted) -> None:
         self.response_complete = True
-        if self.grant is not None:
-            answer = add_headers(answer, self.grant.build_headers())
         self._reply(self, answer)
 
     @property

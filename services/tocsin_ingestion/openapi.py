@@ -31,7 +31,7 @@ reaches another is stored again under the same id, by which consumers with a sto
 A pipeline with a channel of type WebSocket also serves `GET /v1/stream?user=ID`, a **WebSocket** on which a person's
 notifications arrive, one JSON text frame each: `{id, fromID, toID, message, title?, data?, channel, acceptedAt}`. Drop
 what has an id and channel seen before; connect again after 1012, 1013, 4408 and a lost connection, not after others.
-Where credentials are asked for, it asks for the same; a page offers its own as subprotocols, `tocsin` and `bearer.TOKEN`.
+Where credentials are asked for, it asks too; a page offers its own as subprotocols: `tocsin` and `bearer.TOKEN`.
 """
 _REFERENCE = "#/components/schemas/{name}"
 _KEY_PARAMETER = {
