@@ -8,7 +8,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gates import GOOD_KEY, build_key_ring
@@ -56,6 +56,7 @@ def judge(checker: Checker, authorization: bytes | None, api_key: bytes | None =
     return None if caller is None else caller.name
 
 
+@settings(deadline=None)  # the first example makes keys
 @given(values, values)
 @example(f"Bearer {GOOD_KEY}".encode(), None)
 @example(None, GOOD_KEY.encode())
@@ -65,12 +66,14 @@ def test_an_api_key_is_known_or_refused(authorization: bytes | None, api_key: by
     assert judge(ring(), authorization, api_key) == ("billing" if is_good else UNAUTHENTICATED)
 
 
+@settings(deadline=None)  # the first example makes keys
 @given(damage(GOOD_KEY))
 def test_a_damaged_key_is_refused_unless_it_is_the_same(authorization: bytes) -> None:
     is_good = authorization == f"Bearer {GOOD_KEY}".encode()
     assert judge(ring(), authorization) == ("billing" if is_good else UNAUTHENTICATED)
 
 
+@settings(deadline=None)  # the first example makes keys
 @given(values | damage(GOOD_TOKEN))
 @example(f"Bearer {GOOD_TOKEN}".encode())
 def test_a_damaged_token_is_refused_and_never_somebody_elses(authorization: bytes | None) -> None:
