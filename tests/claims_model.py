@@ -6,16 +6,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from tocsin_consumer.claims import Claim, ClaimKey, Done, Granted, Held
+from tocsin_consumer.claims import NO_PLACE, Buried, Claim, ClaimKey, Done, Granted, Held
 
 
 @dataclass
 class Entry:
-    """A claim. What is done has no holder."""
+    """A claim, or what is over: what is done has no holder, what is buried the place of its record."""
 
     holder: str | None
     lapses_at: float = 0.0
     is_uncertain: bool = False
+    buried: str = ""
+
+    @property
+    def leaves_doubt(self) -> bool:
+        """Return whether somebody may have sent under it: a claim that just lapsed says nothing, so it may."""
+        return self.is_uncertain or not self.buried
 
 
 class ModelClaims:
@@ -33,17 +39,21 @@ class ModelClaims:
         """Make the generation if there is none."""
         self._remember_generation()
 
-    async def claim(self, key: ClaimKey, token: str, *, lease_seconds: float, accepted_at: datetime) -> Claim:
+    async def claim(
+        self, key: ClaimKey, token: str, *, lease_seconds: float, accepted_at: datetime, place: str = NO_PLACE
+    ) -> Claim:
         made_at = self._remember_generation()
         entry, now = self._entries.get(key), self._now()
         if entry is not None and entry.holder is None:
             return Done()
+        if entry is not None and entry.buried == place:
+            return Buried()
         if entry is not None and entry.holder == token:
             is_uncertain = entry.is_uncertain
         elif entry is not None and entry.lapses_at > now:
             return Held(min(entry.lapses_at - now, 0.25))
         else:
-            is_uncertain = entry is not None or accepted_at.timestamp() <= made_at
+            is_uncertain = entry.leaves_doubt if entry is not None else accepted_at.timestamp() <= made_at
             self.uncertain += is_uncertain
         self._entries[key] = Entry(token, now + lease_seconds, is_uncertain)
         return Granted(token, is_uncertain, now + lease_seconds)
@@ -51,6 +61,12 @@ class ModelClaims:
     async def mark_done(self, key: ClaimKey) -> None:
         self._remember_generation()
         self._entries[key] = Entry(None)
+
+    async def mark_buried(self, key: ClaimKey, *, place: str) -> None:
+        self._remember_generation()
+        entry = self._entries.get(key)
+        if entry is None or entry.holder is not None:
+            self._entries[key] = Entry("", is_uncertain=entry is not None and entry.leaves_doubt, buried=place)
 
     async def release(self, key: ClaimKey, token: str, *, is_uncertain: bool) -> None:
         self._remember_generation()

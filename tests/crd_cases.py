@@ -32,6 +32,14 @@ def _email(**fields: Any) -> Changes:
     return _channel(type="Email", email={"host": "smtp.example.org", "from": "a@example.org", **fields})
 
 
+def _redis(**fields: Any) -> Changes:
+    return {"spec.users": {"redis": {"url": "redis://valkey:6379", **fields}}}
+
+
+def _http(url: str = "https://users.example.org/v1/{id}") -> Changes:
+    return {"spec.users": {"http": {"url": url, "tokenSecretRef": SECRET}}}
+
+
 TOPIC = "spec.kafka.topic."
 AUTH = "spec.ingestion.auth."
 JWT = {"issuer": "https://id.example.org", "audience": "orders", "jwksURL": "https://id.example.org/keys"}
@@ -204,6 +212,54 @@ CASES = (
         "kafka.topic.name may hold only letters",
         {TOPIC + "name": "Orders_v1.new-ones"},
         {TOPIC + "name": "orders/new"},
+    ),
+    RuleCase(
+        "users are known somewhere",
+        "users needs one of configMapRef, redis and http",
+        _redis(),
+        {"spec.users": {}},
+    ),
+    RuleCase(
+        "users are known in one place",
+        "users may name one directory only",
+        _http(),
+        {"spec.users.http": {"url": "https://users.example.org/v1/{id}"}},
+    ),
+    RuleCase(
+        "a ConfigMap needs no cache",
+        "users.cache has no effect with configMapRef",
+        {"spec.users": {"redis": {"url": "redis://valkey:6379"}, "cache": {"ttlSeconds": 5}}},
+        {"spec.users.cache": {"ttlSeconds": 5}},
+    ),
+    RuleCase(
+        "the users' store is Redis's",
+        "users.redis.url must be an address such as redis://people:6379/0",
+        _redis(url="rediss://valkey:6379/0", credentialsSecretRef=SECRET),
+        _redis(url="http://valkey:6379"),
+    ),
+    RuleCase(
+        "the address of the users' store is public",
+        "name it in users.redis.credentialsSecretRef",
+        _redis(),
+        _redis(url="redis://:password@valkey:6379"),
+    ),
+    RuleCase(
+        "a key names its user",
+        "users.redis.keyPattern must hold {id}",
+        _redis(keyPattern="{id}:profile"),
+        _redis(keyPattern="profile:"),
+    ),
+    RuleCase(
+        "an address names its user",
+        "must be an http:// or https:// address with {id} after the host",
+        _http("http://users?id={id}"),
+        _http("https://{id}.example.org/"),
+    ),
+    RuleCase(
+        "the address of users is public",
+        "put a token in a Secret and name it in users.http.tokenSecretRef",
+        _http("https://users.example.org/@{id}"),
+        _http("https://me:password@users.example.org/{id}"),
     ),
     RuleCase(
         "the store's address is Redis's",

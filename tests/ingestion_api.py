@@ -11,7 +11,7 @@ import httpx
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tocsin_core.errors import KafkaFailure
-from tocsin_core.users import Profile
+from tocsin_core.users import DirectoryUnavailable, Profile
 from tocsin_ingestion.accept import Acceptor, Target
 from tocsin_ingestion.admission import Limits
 from tocsin_ingestion.api import build_api
@@ -37,12 +37,14 @@ class Stored(NamedTuple):
 
 
 class Directory:
-    """Knows 1 and 2 at once, and 3 only after a look; stumbles over 666."""
+    """Knows 1 and 2 at once, and 3 only after a look; stumbles over 666, and cannot tell about 503."""
 
     async def find(self, user_id: str) -> Profile | None:
         if user_id == "666":
             raise ZeroDivisionError
         await asyncio.sleep(0)
+        if user_id == "503":
+            raise DirectoryUnavailable("users.http: HTTP 500")
         return Profile(id=user_id) if user_id in {"1", "2", "3"} else None
 
     def knows(self, user_id: str) -> bool:

@@ -66,6 +66,8 @@ CORPUS: dict[str, bytes] = {
     "unknown sender": build_request(GOOD | {"fromID": 77}),
     "a recipient to look up": build_request(GOOD | {"toID": 3}),
     "a directory that stumbles": build_request(GOOD | {"toID": 666}),
+    "a directory that is down": build_request(GOOD | {"toID": 503}),
+    "a directory that is down, with a key, repeated": build_request(GOOD | {"toID": 503}, headers=[KEY]) * 2,
     "at the limit": build_request(GOOD_BYTES + b" " * (MAX_BODY_BYTES - len(GOOD_BYTES))),
     "above the limit": build_request(GOOD_BYTES + b" " * (MAX_BODY_BYTES - len(GOOD_BYTES) + 1)),
     "message above its limit": build_request(GOOD | {"message": "x" * 32_769}),
@@ -126,6 +128,9 @@ CORPUS: dict[str, bytes] = {
     "batch with a form's type": build_request([GOOD], target=BATCH, content_type=FORM),
     "mixed batch": ndjson(GOOD_BYTES, b"{oops", b"{}", b'{"fromID":1,"toID":77,"message":"hi"}', GOOD_BYTES),
     "batch with a recipient to look up": build_request([GOOD, GOOD | {"toID": 3}], target=BATCH),
+    "batch while the directory is down": build_request(
+        [GOOD, GOOD | {"toID": 503}, GOOD | {"toID": 77}, GOOD | {"fromID": 503, "toID": 77}], target=BATCH
+    ),
     "batch of nothing": build_request([], target=BATCH),
     "batch of no array": build_request(GOOD, target=BATCH),
     "batch that is broken": build_request(b"[{]", target=BATCH),

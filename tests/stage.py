@@ -46,6 +46,8 @@ class Stage:
         self.done: list[str] = []
         self.released: list[bool] = []
         self.buried: list[dict[str, bytes | None]] = []
+        self.remembered: list[tuple[str, str]] = []
+        """Dead letters that the store knows of, and their places."""
         self.deferred: list[Record] = []
         self.order: list[tuple[str, Place]] = []
         self.seconds = 0.0
@@ -72,6 +74,9 @@ class Stage:
 
     async def mark_done(self, key: ClaimKey) -> None:
         self.done.append(key.notification_id)
+
+    async def mark_buried(self, key: ClaimKey, *, place: str) -> None:
+        self.remembered.append((key.notification_id, place))
 
     async def release(self, *_: Any, is_uncertain: bool) -> None:
         self.released.append(is_uncertain)

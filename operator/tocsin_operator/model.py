@@ -58,10 +58,39 @@ class KafkaSpec(Spec, frozen=True):
     producer_return_successes: bool = True
 
 
-class UsersSpec(Spec, frozen=True):
-    """Where recipients and their profiles are known."""
+class RedisUsersSpec(Spec, frozen=True):
+    """Profiles as strings of JSON in a store with the Redis protocol."""
 
-    config_map_ref: SecretRef
+    url: str
+    key_pattern: str = "user:{id}"
+    timeout_seconds: int = 2
+    credentials_secret_ref: SecretRef | None = None
+
+
+class HttpUsersSpec(Spec, frozen=True):
+    """Profiles behind HTTP; the Secret's key is token."""
+
+    url: str
+    timeout_seconds: int = 2
+    token_secret_ref: SecretRef | None = None
+
+
+class UsersCacheSpec(Spec, frozen=True):
+    """What a pod remembers of users it asked about."""
+
+    entries: int = 50_000
+    ttl_seconds: int = 60
+    unknown_ttl_seconds: int = 5
+    stale_seconds: int = 600
+
+
+class UsersSpec(Spec, frozen=True):
+    """Where recipients and their profiles are known: exactly one of ConfigMap, Redis and HTTP."""
+
+    config_map_ref: SecretRef | None = None
+    redis: RedisUsersSpec | None = None
+    http: HttpUsersSpec | None = None
+    cache: UsersCacheSpec | None = None
 
 
 class RedisSpec(Spec, frozen=True):

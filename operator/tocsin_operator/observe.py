@@ -22,8 +22,14 @@ MOUNT_GRACE_SECONDS = 5.0  # a volume's first moments look like a failure to mou
 
 
 async def observe_users(api: KubernetesAPI, pipeline: Pipeline) -> list[Problem]:
-    """Return what is wrong with the ConfigMap of users. Raise KubernetesFailure where it cannot be known."""
-    name = pipeline.spec.users.config_map_ref.name
+    """Return what is wrong with the ConfigMap of users. Raise KubernetesFailure where it cannot be known.
+
+    Another directory is asked by the pods alone, who can reach it; one that cannot is not ready and says why.
+    """
+    reference = pipeline.spec.users.config_map_ref
+    if reference is None:
+        return []
+    name = reference.name
     look = f"kubectl -n {pipeline.namespace} create configmap {name} --from-file={USERS_FILE}"
     try:
         found = await api.read("ConfigMap", pipeline.namespace, name)

@@ -2,7 +2,8 @@
 
     claim ──┬─ granted ──► send ──┬─ taken ──► mark done
             ├─ held: wait         └─ failed ─► release: forgotten, or in doubt if it may have been taken
-            └─ done: nothing to do
+            ├─ done: nothing to do
+            └─ buried: nothing to do, until it is produced again
 
 A claim lapses after a while, because its holder may be dead. A lapsed claim means that somebody began to send and never
 said how it ended: the send is repeated (losing a notification would be worse), is *uncertain*, and is counted by the
@@ -19,6 +20,8 @@ from datetime import datetime
 from typing import ClassVar, NamedTuple, Protocol
 
 from tocsin_core.errors import TocsinError
+
+NO_PLACE = "-"
 
 
 class ClaimsUnavailable(TocsinError):
@@ -56,7 +59,11 @@ class Done(NamedTuple):
     """It was sent before."""
 
 
-Claim = Granted | Held | Done
+class Buried(NamedTuple):
+    """The very same record became a dead letter before."""
+
+
+Claim = Granted | Held | Done | Buried
 
 
 class Claims(Protocol):
@@ -71,12 +78,24 @@ class Claims(Protocol):
         """Look at the store for the first time, and go on looking now and then. Never raises for the store's sake."""
         ...
 
-    async def claim(self, key: ClaimKey, token: str, *, lease_seconds: float, accepted_at: datetime) -> Claim:
-        """Claim the right to send. Raise ClaimsUnavailable if the store does not answer or cannot be trusted."""
+    async def claim(
+        self, key: ClaimKey, token: str, *, lease_seconds: float, accepted_at: datetime, place: str = NO_PLACE
+    ) -> Claim:
+        """Claim the right to send what the record at `place` in the pipeline's topic asks for.
+
+        Raise ClaimsUnavailable if the store does not answer or cannot be trusted.
+        """
         ...
 
     async def mark_done(self, key: ClaimKey) -> None:
         """Remember that it was sent. Raise ClaimsUnavailable if the store does not answer."""
+        ...
+
+    async def mark_buried(self, key: ClaimKey, *, place: str) -> None:
+        """Remember that the record at `place` became a dead letter; one that is produced again may be sent.
+
+        Raise ClaimsUnavailable if the store does not answer.
+        """
         ...
 
     async def release(self, key: ClaimKey, token: str, *, is_uncertain: bool) -> None:
@@ -96,12 +115,17 @@ class NoClaims:
     async def start(self) -> None:
         """Nothing to look at."""
 
-    async def claim(self, key: ClaimKey, token: str, *, lease_seconds: float, accepted_at: datetime) -> Claim:
+    async def claim(
+        self, key: ClaimKey, token: str, *, lease_seconds: float, accepted_at: datetime, place: str = NO_PLACE
+    ) -> Claim:
         """Grant."""
-        del key, lease_seconds, accepted_at
+        del key, lease_seconds, accepted_at, place
         return Granted(token)
 
     async def mark_done(self, key: ClaimKey) -> None:
+        """Forget."""
+
+    async def mark_buried(self, key: ClaimKey, *, place: str) -> None:
         """Forget."""
 
     async def release(self, key: ClaimKey, token: str, *, is_uncertain: bool) -> None:

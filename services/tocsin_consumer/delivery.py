@@ -42,13 +42,18 @@ from tocsin_core.logging import get_logger
 from tocsin_core.message import Notification
 from tocsin_core.retry import Backoff, Defer, GiveUp, Retry, Tier, choose_tier, decide_retry
 from tocsin_core.retry_record import Deferral
-from tocsin_core.users import DirectoryUnavailable, Profile, UserDirectory
+from tocsin_core.users import DirectoryUnavailable, Profile, ProfileInvalid, UserDirectory
 
 EVENTS = {
     Outcome.DELIVERED: "notification delivered",
     Outcome.DEAD_LETTERED: "notification dead-lettered",
     Outcome.EXPIRED: "notification expired",
     Outcome.SUPPRESSED: "notification suppressed",
+}
+SUPPRESSIONS = {
+    Reached.SENT_BEFORE: "sent before",
+    Reached.BURIED_BEFORE: "dead-lettered before",
+    Reached.NO_DEVICE: "no device",
 }
 MAX_SPARED = 3
 """After so many failures that cost it nothing, a delivery makes room: it may be the one that the provider chokes on."""
@@ -175,14 +180,19 @@ class Deliverer:
     async def _find_profile(self, delivery: Delivery, notification: Notification) -> Profile | Step:
         try:
             profile = await self._users.find(notification.to_id)
+        except ProfileInvalid as error:
+            # Not an outage: one user's entry, and waiting for it until the end would hold up all who come after.
+            return self._miss_user(delivery, type(error).__name__, str(error))
         except DirectoryUnavailable as error:
             return self._wait(delivery, "recipients cannot be looked up", str(error))
         if profile is not None:
             return profile
+        return self._miss_user(delivery, "UserMissing", f"no user {notification.to_id!r} in the directory")
+
+    def _miss_user(self, delivery: Delivery, error_class: str, text: str) -> Step:
         if self._now() - delivery.journey.accepted_at < timedelta(seconds=self._policy.user_grace_seconds):
-            return self._wait(delivery, "the recipient is not known yet", f"no user {notification.to_id!r}")
-        text = f"no user {notification.to_id!r} in the directory"
-        return self._build_burial(delivery, BurialReason.USER_MISSING, "UserMissing", text)
+            return self._wait(delivery, "the recipient is not known yet", text)
+        return self._build_burial(delivery, BurialReason.USER_MISSING, error_class, text)
 
     async def _claim_and_send(
         self, delivery: Delivery, channel: Channel, notification: Notification, profile: Profile
@@ -199,8 +209,7 @@ class Deliverer:
                 return ENDED
             case Reached.SENT:
                 return self._settle(delivery, Outcome.DELIVERED)
-        reason = "sent before" if result is Reached.SENT_BEFORE else "no device"
-        return self._settle(delivery, Outcome.SUPPRESSED, reason=reason)
+        return self._settle(delivery, Outcome.SUPPRESSED, reason=SUPPRESSIONS[result])
 
     def _after_failure(self, delivery: Delivery, failure: SendFailed) -> Step:
         if isinstance(failure, NobodyThere):
@@ -306,6 +315,7 @@ class Deliverer:
                 f"{self._dead_letters.topic}: {error}",
                 advice=error.advice or f"check that the topic {self._dead_letters.topic} exists and may be written",
             )
+        await self._sender.remember_burial(delivery)
         return self._settle(
             delivery,
             Outcome.DEAD_LETTERED,

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Iterable
 
 from tocsin_consumer import metrics
-from tocsin_consumer.breaker import Breaker, State
 from tocsin_consumer.channels.base import NobodyThere, PermanentFailure, SendFailed, TemporaryFailure
+from tocsin_core.breaker import Breaker, State
 from tocsin_core.logging import get_logger
 from tocsin_core.retry import Reason
 
@@ -86,10 +86,14 @@ class Gate:
                 if self._breakers[channel].note_success(self._clock(), began_at=began_at):
                     self._say_closed(channel)
 
-    def account(self, is_waiting: Callable[[str], bool]) -> None:
-        """Add the time since the last call to the throttled seconds, if a channel that has work is held back."""
+    def account(self, is_waiting: Callable[[str], bool], *, is_stalled: bool = False) -> None:
+        """Add the time since the last call to the throttled seconds, if a channel that has work is held back.
+
+        `is_stalled`: what every channel needs, the user directory, holds work back. More consumers would not help then
+        either, and this is how the operator is told.
+        """
         now = self._clock()
-        if any(self.is_holding(channel) and is_waiting(channel) for channel in self._breakers):
+        if is_stalled or any(self.is_holding(channel) and is_waiting(channel) for channel in self._breakers):
             metrics.THROTTLED_SECONDS.inc(now - self._accounted_until)
         self._accounted_until = now
 
@@ -104,7 +108,7 @@ class Gate:
         is_held = breaker.note_failure(
             self._clock(),
             began_at=began_at,
-            notification_id=notification_id,
+            subject_id=notification_id,
             is_throttled=failure.is_throttled,
             retry_after_seconds=failure.retry_after_seconds,
             random=self._draw(),

@@ -50,6 +50,12 @@ class Journey:
         """Return the record as it was produced, with the offset that it had then."""
         return self.before_retries or self.record
 
+    @property
+    def place(self) -> str:
+        """Return where the record stood at first, in the pipeline's topic."""
+        origin = self.before_retries or self.record
+        return f"{origin.partition}:{origin.offset}"
+
 
 @dataclass(slots=True, eq=False)
 class Leg:
@@ -68,6 +74,7 @@ class Reached(Enum):
 
     SENT = auto()
     SENT_BEFORE = auto()
+    BURIED_BEFORE = auto()
     NO_DEVICE = auto()
     FENCED = auto()
 

@@ -47,7 +47,7 @@ BREAKER_STATE = Gauge(
 )
 THROTTLED_SECONDS = Counter(
     "tocsin_consumer_throttled_seconds_total",
-    "Seconds in which a provider, by a throttle or by being down, held back a channel that had work",
+    "Seconds in which a provider, by a throttle or by being down, or the user directory held back work",
 )
 PROCESSED = Counter("tocsin_consumer_processed_total", "Records that reached an end on every channel")
 BUSY_SLOT_SECONDS = Counter("tocsin_consumer_busy_slot_seconds_total", "Seconds spent sending, summed over all slots")

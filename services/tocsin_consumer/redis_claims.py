@@ -26,9 +26,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError
 
 from tocsin_consumer.batches import Batches, TooManyWaiting
-from tocsin_consumer.claim_script import DONE, SCRIPT, SCRIPT_SHA, UNCERTAIN
+from tocsin_consumer.claim_script import BURIED, DONE, SCRIPT, SCRIPT_SHA, UNCERTAIN
 from tocsin_consumer.claim_store import decide_advice, decide_refusal, explain, observe_store
-from tocsin_consumer.claims import Claim, ClaimKey, ClaimsUnavailable, Done, Granted, Held
+from tocsin_consumer.claims import NO_PLACE, Buried, Claim, ClaimKey, ClaimsUnavailable, Done, Granted, Held
 from tocsin_core.complaints import Complaints
 from tocsin_core.logging import get_logger
 from tocsin_core.settings import RedisSettings
@@ -57,9 +57,11 @@ class Request(NamedTuple):
     line: str
 
 
-def build_request(key: str, verb: str, token: str = "", *, lease_ms: int = 0, accepted_at_ms: int = 0) -> Request:
-    """Return a request with its line as the script reads it; a token must have no line breaks."""
-    return Request(key, f"{verb} {lease_ms} {accepted_at_ms} {token}\n")
+def build_request(
+    key: str, verb: str, token: str = "", *, lease_ms: int = 0, accepted_at_ms: int = 0, place: str = NO_PLACE
+) -> Request:
+    """Return a request with its line as the script reads it; neither place nor token may have blanks."""
+    return Request(key, f"{verb} {lease_ms} {accepted_at_ms} {place} {token}\n")
 
 
 async def _is_never_new() -> bool:
@@ -112,18 +114,23 @@ class RedisClaims:
         await self._look()
         self._watch = asyncio.create_task(self._keep_looking(), name="watch-claim-store")
 
-    async def claim(self, key: ClaimKey, token: str, *, lease_seconds: float, accepted_at: datetime) -> Claim:
+    async def claim(
+        self, key: ClaimKey, token: str, *, lease_seconds: float, accepted_at: datetime, place: str = NO_PLACE
+    ) -> Claim:
         """Claim the right to send. Raise ClaimsUnavailable if the store does not answer or cannot be trusted."""
         if self._refusal:
             raise ClaimsUnavailable(self.trouble)
         asked_at = self._clock()  # before the server's clock starts the lease: ours never ends later than the server's
         accepted_at_ms = max(1, int(accepted_at.timestamp() * 1000))
         lease_ms = int(lease_seconds * 1000)
+        name = self._name(key)
         answer = await self._ask(
-            build_request(self._name(key), "claim", token, lease_ms=lease_ms, accepted_at_ms=accepted_at_ms)
+            build_request(name, "claim", token, lease_ms=lease_ms, accepted_at_ms=accepted_at_ms, place=place)
         )
         if answer == DONE:
             return Done()
+        if answer == BURIED:
+            return Buried()
         if answer > 0:
             return Held(min(answer / 1000, POLL_SECONDS))
         return Granted(token, is_uncertain=answer == UNCERTAIN, holds_until=asked_at + lease_seconds)
@@ -131,6 +138,10 @@ class RedisClaims:
     async def mark_done(self, key: ClaimKey) -> None:
         """Remember that it was sent. Raise ClaimsUnavailable if the store does not answer."""
         await self._ask(build_request(self._name(key), "done"))
+
+    async def mark_buried(self, key: ClaimKey, *, place: str) -> None:
+        """Remember that it is a dead letter. Raise ClaimsUnavailable if the store does not answer."""
+        await self._ask(build_request(self._name(key), "bury", place=place))
 
     async def release(self, key: ClaimKey, token: str, *, is_uncertain: bool) -> None:
         """Let go of a claim that is still ours. Raise ClaimsUnavailable if the store does not answer."""

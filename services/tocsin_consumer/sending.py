@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 
 from tocsin_consumer import metrics
 from tocsin_consumer.channels.base import Channel, Envelope, PermanentFailure, SendFailed, TemporaryFailure
-from tocsin_consumer.claims import ClaimKey, Claims, ClaimsUnavailable, Done, Granted, Held
+from tocsin_consumer.claims import Buried, ClaimKey, Claims, ClaimsUnavailable, Done, Granted, Held
 from tocsin_consumer.deadlines import Deadlines
 from tocsin_consumer.journey import Delivery, Effect, Reached
 from tocsin_core.complaints import Complaints
@@ -77,6 +77,20 @@ class Sender:
             return results[0]
         return decide_result([*results, *(effect.end for effect in delivery.effects.values() if effect.end)])
 
+    async def remember_burial(self, delivery: Delivery) -> None:
+        """Write down that this record must not be tried again on the devices that it did not reach.
+
+        A crash between a dead letter's acknowledgement and the commit of its offset would have it tried again.
+        """
+        notification = delivery.journey.notification
+        for device, effect in delivery.effects.items():
+            if notification is not None and effect.end not in {Reached.SENT, Reached.SENT_BEFORE}:
+                key = ClaimKey(notification.id, delivery.channel, device)
+                try:
+                    await self._claims.mark_buried(key, place=delivery.journey.place)
+                except ClaimsUnavailable as error:
+                    self._complaints.about("a dead letter could not be remembered", str(error), **delivery.describe())
+
     async def _send_to_each(
         self, delivery: Delivery, channel: Channel, envelope: Envelope, devices: Sequence[str]
     ) -> list[Result]:
@@ -95,7 +109,7 @@ class Sender:
             if not channel.repeats_are_harmless:
                 return error
             return await self._send_unclaimed(delivery, channel, envelope, effect, error)
-        if claim is Reached.SENT_BEFORE:
+        if claim is Reached.SENT_BEFORE or claim is Reached.BURIED_BEFORE:
             effect.end = claim
         if not isinstance(claim, Granted):
             return claim
@@ -111,11 +125,14 @@ class Sender:
             effect.token,
             lease_seconds=channel.timeout_seconds + LEASE_MARGIN_SECONDS,
             accepted_at=delivery.journey.accepted_at,
+            place=delivery.journey.place,
         )
         if isinstance(claim, Held):
             return claim
         if isinstance(claim, Done):
             return Reached.SENT_BEFORE
+        if isinstance(claim, Buried):
+            return Reached.BURIED_BEFORE
         if delivery.journey.assignment.is_fenced:
             await self._let_go(delivery, key, claim, is_uncertain=claim.is_uncertain)
             return Reached.FENCED
@@ -201,7 +218,7 @@ def decide_result(results: Sequence[Result]) -> Result:
         for result in results:
             if isinstance(result, kind):
                 return result
-    return Reached.SENT if Reached.SENT in results else Reached.SENT_BEFORE
+    return next(end for end in (Reached.SENT, Reached.BURIED_BEFORE, Reached.SENT_BEFORE) if end in results)
 
 
 def _address(envelope: Envelope, device: str) -> Envelope:

@@ -26,13 +26,13 @@ from tocsin_core import lifecycle
 from tocsin_core.admin import KafkaAdmin
 from tocsin_core.consumer import MIN_SHARE_RECORDS, RecordConsumer
 from tocsin_core.consumer_config import BATCH_RECORDS
+from tocsin_core.directory.build import build_directory
 from tocsin_core.errors import KafkaFailure, TopicMissing
 from tocsin_core.health import HealthServer
 from tocsin_core.logging import configure_logging, get_logger
 from tocsin_core.producer import RecordProducer
 from tocsin_core.reader import RangeReader
 from tocsin_core.settings import KafkaSettings, Settings
-from tocsin_core.users import FileUserDirectory
 
 ACCOUNT_INTERVAL_SECONDS = 0.5
 PRODUCER_CLOSE_SECONDS = 5.0
@@ -73,6 +73,7 @@ class Worker:
         client_id = f"tocsin-{settings.pipeline.name}-consumer-{socket.gethostname()}"
         self._channels = build_channels(settings)
         self._claims = build_claims(settings)
+        self._users = build_directory(settings.users)
         # A dead letter is only a dead letter once Kafka has it, whatever ingestion may promise.
         self._producer = RecordProducer(
             settings.kafka.model_copy(update={"producer_return_successes": True}), client_id=client_id
@@ -115,7 +116,12 @@ class Worker:
             on_refused=self._retry_topics.refuse,
         )
         self._retry_topics.on_change = self._consumer.read_also
-        self.health = HealthServer(settings.health, check_ready=self._check_ready, check_alive=self._check_alive)
+        self.health = HealthServer(
+            settings.health,
+            check_ready=self._check_ready,
+            check_alive=self._check_alive,
+            remark=lambda: self._users.trouble,
+        )
 
     def describe(self) -> dict[str, object]:
         """Return what the first log line says."""
@@ -140,6 +146,7 @@ class Worker:
         closing.push_async_callback(self.health.stop)
         closing.push_async_callback(self._claims.close)
         closing.push_async_callback(self._order.close)
+        closing.push_async_callback(self._users.close)
         await self._claims.start()
         for channel in self._channels.values():
             closing.push_async_callback(channel.close)
@@ -182,7 +189,7 @@ class Worker:
         settings = self._settings
         return Deliverer(
             channels=self._channels,
-            users=FileUserDirectory(settings.users.file),
+            users=self._users,
             claims=self._claims,
             dead_letters=DeadLetters(
                 self._producer, topic=settings.dead_letter_topic, group=settings.kafka.consumer_group
@@ -196,7 +203,8 @@ class Worker:
         while True:
             await asyncio.sleep(ACCOUNT_INTERVAL_SECONDS)
             self._slots.account()
-            self._gate.account(self._engine.is_waiting)
+            is_stalled = bool(self._users.trouble) and self._engine.held_records > 0
+            self._gate.account(self._engine.is_waiting, is_stalled=is_stalled)
 
     def _check_ready(self) -> str:
         trouble = self._consumer.trouble

@@ -31,11 +31,18 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 
-def health_app(*, check_ready: Check, check_alive: Check) -> App:
-    """Return an ASGI callable that serves /healthz, /readyz and /metrics; a check returns "" or what is wrong."""
+def _remark_nothing() -> str:
+    return ""
+
+
+def health_app(*, check_ready: Check, check_alive: Check, remark: Check = _remark_nothing) -> App:
+    """Return an ASGI callable that serves /healthz, /readyz and /metrics; a check returns "" or what is wrong.
+
+    A `remark` is trouble that leaves the pod ready: /readyz tells whoever looks.
+    """
     answers: dict[str, Callable[[], Answer]] = {
         "/healthz": lambda: _answer_check(check_alive),
-        "/readyz": lambda: _answer_check(check_ready),
+        "/readyz": lambda: _answer_check(check_ready, remark),
         "/metrics": lambda: (HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(registry)),
     }
 
@@ -52,9 +59,11 @@ def health_app(*, check_ready: Check, check_alive: Check) -> App:
 class HealthServer:
     """Serves `health_app` until stopped."""
 
-    def __init__(self, settings: HealthSettings, *, check_ready: Check, check_alive: Check) -> None:
+    def __init__(
+        self, settings: HealthSettings, *, check_ready: Check, check_alive: Check, remark: Check = _remark_nothing
+    ) -> None:
         self._settings = settings
-        self._app = health_app(check_ready=check_ready, check_alive=check_alive)
+        self._app = health_app(check_ready=check_ready, check_alive=check_alive, remark=remark)
         self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
         self._port = 0
@@ -115,10 +124,11 @@ def _listen(settings: HealthSettings) -> socket.socket:
         ) from error
 
 
-def _answer_check(check: Check) -> Answer:
+def _answer_check(check: Check, remark: Check = _remark_nothing) -> Answer:
     reason = check()
     status = HTTPStatus.SERVICE_UNAVAILABLE if reason else HTTPStatus.OK
-    return status, "text/plain; charset=utf-8", f"{reason or 'ok'}\n".encode()
+    fine = f"ok, but {but}" if (but := remark()) else "ok"
+    return status, "text/plain; charset=utf-8", f"{reason or fine}\n".encode()
 
 
 def _answer_unknown() -> Answer:

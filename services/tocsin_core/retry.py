@@ -8,7 +8,7 @@ record at the head of a partition is always the next one due, and nothing has to
 because two quick tries and one in each are the default five attempts: a blip (10 s), a restart (1 min), and what
 somebody has to mend, a greylisting mail server among it (10 min). The tiers are shared by all channels; topics per
 channel would multiply partitions for records that should be rare, and a channel that is down is not retried but paused
-(`tocsin_consumer.breaker`).
+(`tocsin_core.breaker`).
 
 Within the lane the wait is exponential, because a provider in trouble needs room, with jitter over the upper half,
 because clients that failed together must not come back together. tenacity and stamina were refused: they sleep inside

@@ -3,7 +3,8 @@
 The file keeps the field's well-known shape (`kafka: {brokers, username, password, topic, retries,
 producer_return_successes}`, `log: {rotation_size, rotation_count, level}`) beside Tocsin's own sections. The operator
 renders it into a ConfigMap; secrets never stand in it: they come from the environment
-(`TOCSIN_KAFKA__USERNAME`, `TOCSIN_KAFKA__PASSWORD`, `TOCSIN_REDIS__PASSWORD`) or from mounted files (`*_file`).
+(`TOCSIN_KAFKA__USERNAME`, `TOCSIN_KAFKA__PASSWORD`, `TOCSIN_REDIS__PASSWORD`, `TOCSIN_USERS__HTTP__TOKEN`) or from
+mounted files (`*_file`).
 pydantic-settings does the merging; an own YAML-and-environment merger was refused: it is a well-kept library's job.
 """
 
@@ -16,7 +17,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -32,11 +42,19 @@ from tocsin_core.retry import RETRY_DELAYS_SECONDS, Tier, build_tiers
 ENV_PREFIX = "TOCSIN_"
 ENV_CONFIG_PATH = "TOCSIN_CONFIG"
 DEFAULT_CONFIG_PATH = Path("/etc/tocsin/config/config.yaml")
-SECRET_KEYS = frozenset({"password", "key_pem", "url"})
+SECRET_KEYS = frozenset({"password", "key_pem", "token", "url"})
 
 
 def _split_commas(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _check_token(value: SecretStr) -> SecretStr:
+    """Return a bearer token without what an editor left around it: a file behind a Secret often ends with a newline."""
+    token = value.get_secret_value().strip()
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise ValueError("a bearer token is one word of ASCII: correct the key `token` of its Secret")
+    return SecretStr(token)
 
 
 HostPort = Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^\s:,]+):[0-9]{1,5}$", max_length=270)]
@@ -110,12 +128,6 @@ class PipelineSettings(Section):
 
     namespace: str = "default"
     name: str = "tocsin"
-
-
-class UsersSettings(Section):
-    """Where recipients and their profiles are known. A mounted file now; Redis and HTTP become siblings of `file`."""
-
-    file: Path
 
 
 class RedisSettings(Section):
@@ -256,6 +268,46 @@ class HealthSettings(Section):
 
     host: str = "0.0.0.0"  # noqa: S104 - a pod listens on its own address
     port: int = Field(default=9090, ge=0, le=65_535)
+
+
+class RedisUsersSettings(RedisSettings):
+    """Profiles as JSON strings in a Redis: `key_pattern` with the user's id in the place of `{id}`."""
+
+    key_pattern: str = Field(default="user:{id}", max_length=256, pattern=r"\{id\}")
+    timeout_seconds: float = Field(default=2.0, gt=0, le=30)
+
+
+class HTTPUsersSettings(Section):
+    """Profiles as JSON behind an address with `{id}` after its host: 200 a profile, 404 no such user."""
+
+    url: str = Field(pattern=r"^https?://[^\s/?#{}@]+[/?][^\s#]*\{id\}[^\s#]*$", max_length=2_048)
+    token: Annotated[SecretStr, AfterValidator(_check_token)] = SecretStr("")
+    timeout_seconds: float = Field(default=2.0, gt=0, le=30)
+    max_connections: int = Field(default=32, ge=1, le=1_000)
+
+
+class UsersCacheSettings(Section):
+    """What a process remembers of users it asked about, and for how long."""
+
+    entries: int = Field(default=50_000, ge=1, le=10_000_000)
+    ttl_seconds: float = Field(default=60.0, gt=0, le=86_400)
+    unknown_ttl_seconds: float = Field(default=5.0, ge=0, le=86_400, description="of an answer that there is none")
+    stale_seconds: float = Field(default=600.0, ge=0, le=604_800, description="past its ttl, while nobody answers")
+
+
+class UsersSettings(Section):
+    """Where recipients and their profiles are known: a mounted file, a Redis, or an HTTP service."""
+
+    file: Path | None = None
+    redis: RedisUsersSettings | None = None
+    http: HTTPUsersSettings | None = None
+    cache: UsersCacheSettings = UsersCacheSettings()
+
+    @model_validator(mode="after")
+    def _there_is_one_directory(self) -> Self:
+        if sum(each is not None for each in (self.file, self.redis, self.http)) != 1:
+            raise ValueError("set exactly one of users.file, users.redis and users.http")
+        return self
 
 
 class Settings(BaseSettings):

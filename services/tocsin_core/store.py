@@ -46,11 +46,11 @@ def build_options(settings: RedisSettings) -> dict[str, Any]:
     }
 
 
-def explain(error: BaseException) -> str:
+def explain(error: BaseException, *, setting: str = "redis.url") -> str:
     """Return what is wrong with the store and what to do, without its address, which may carry a password."""
     if isinstance(error, ResponseError):
         return f"the store refuses: {error}"
-    return f"the store does not answer ({type(error).__name__}): check redis.url and that the server runs"
+    return f"the store does not answer ({type(error).__name__}): check {setting} and that the server runs"
 
 
 class Subscription:

@@ -1,7 +1,7 @@
 """Who a recipient is: the user directory that ingestion asks before it accepts and the consumer before it sends.
 
-The interface is one asynchronous question, so that a directory behind Redis or HTTP becomes a sibling of the file
-without a caller changing, and for ingestion a short one beside it that never waits: most recipients are at hand.
+The interface is one asynchronous question, the same for a file and for a directory behind Redis or HTTP
+(`tocsin_core.directory`), and for ingestion a short one beside it that never waits: most recipients are at hand.
 The file is a mounted ConfigMap: kubelet replaces it while we run, so it is read again when it changes, and a broken
 edit keeps the last good state instead of turning every recipient into an unknown one. inotify was refused: kubelet
 swaps symlinks, watchers miss that on some file systems, and one stat a second is free.
@@ -37,6 +37,10 @@ class DirectoryUnavailable(TocsinError):
     retriable: ClassVar[bool] = True
 
 
+class ProfileInvalid(DirectoryUnavailable):
+    """The directory answers, and what it holds about this user is no profile; the text names the user and the field."""
+
+
 class DirectoryError(TocsinError):
     """The content of a directory is not what it must be; the text names the user, the field and the fix."""
 
@@ -67,8 +71,31 @@ class QuickUserDirectory(UserDirectory, Protocol):
         ...
 
 
+class ServiceDirectory(QuickUserDirectory, Protocol):
+    """A directory as a service keeps one, from its start to its end."""
+
+    patience_seconds: float
+    """How long a directory that is down can go on answering about some users."""
+
+    @property
+    def trouble(self) -> str:
+        """Return why the directory is not asked at present, "" if it is."""
+        ...
+
+    async def check(self) -> None:
+        """Ask it whether it is there. Raise DirectoryUnavailable if it is not."""
+        ...
+
+    async def close(self) -> None:
+        """Close its connections."""
+        ...
+
+
 class FileUserDirectory:
     """The directory in a YAML file, `"2": {name: Ada, email: ada@example.org}`, read again when the file changes."""
+
+    patience_seconds = 0.0
+    trouble = ""  # once it was read it is never down
 
     def __init__(
         self,
@@ -101,6 +128,13 @@ class FileUserDirectory:
         """Say that there is such a user. False says nothing: the file was not read yet, or a look at it is due."""
         is_due = self._clock() >= self._next_check and not self._lock.locked()
         return not is_due and self._profiles is not None and user_id in self._profiles
+
+    async def check(self) -> None:
+        """Look at the file if that is due. Raise DirectoryUnavailable if it could never be read."""
+        await self.find("-")
+
+    async def close(self) -> None:
+        """Nothing is open."""
 
     async def _refresh(self) -> None:
         async with self._lock:
@@ -147,18 +181,38 @@ def parse_users(text: str) -> dict[str, Profile]:
         return {}
     if not isinstance(content, dict):
         raise DirectoryError('not a mapping of ids to profiles: write `"2": {name: Ada, email: ada@example.org}`')
-    return {user_id: _parse_profile(user_id, fields) for user_id, fields in content.items()}
+    return {user_id: _parse_entry(user_id, fields) for user_id, fields in content.items()}
 
 
-def _parse_profile(user_id: object, fields: object) -> Profile:
+def parse_profile(user_id: str, text: bytes | str) -> Profile:
+    """Return the profile in a JSON object, with the fields of an entry of the file.
+
+    Raise ProfileInvalid naming the user and the field, DirectoryError if it is no JSON object at all.
+    """
+    try:
+        fields = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise DirectoryError(f"user {user_id!r}: what it holds is not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise DirectoryError(f'user {user_id!r}: a profile is an object such as {{"name": "Ada"}}')
+    try:
+        return _build_profile(user_id, {key: value for key, value in fields.items() if value not in ("", None)})
+    except DirectoryError as error:
+        raise ProfileInvalid(str(error)) from error
+
+
+def _parse_entry(user_id: object, fields: object) -> Profile:
     if not isinstance(user_id, str) or not user_id:
         raise DirectoryError(f"an id must be a text, not {user_id!r}")
     if fields in NOTHING:
         return Profile(id=user_id)
     if not isinstance(fields, dict):
         raise DirectoryError(f"user {user_id!r}: a profile is a mapping such as {{name: Ada}}, not {fields!r}")
-    known = {key: value for key, value in fields.items() if value not in NOTHING}
+    return _build_profile(user_id, {key: value for key, value in fields.items() if value not in NOTHING})
+
+
+def _build_profile(user_id: str, fields: dict[str, Any]) -> Profile:
     try:
-        return msgspec.convert(known | {"id": user_id}, Profile)
+        return msgspec.convert(fields | {"id": user_id}, Profile)
     except msgspec.ValidationError as error:
         raise DirectoryError(f"user {user_id!r}: {error}") from error

@@ -19,22 +19,21 @@ import msgspec
 from tocsin_core.codec import Encoded, Headers, build_shared_headers, encode_beside
 from tocsin_core.errors import KafkaFailure, MessageError, OutcomeUnknown
 from tocsin_core.message import MAX_BODY_BYTES
-from tocsin_core.users import DirectoryUnavailable, QuickUserDirectory
+from tocsin_core.users import QuickUserDirectory
 from tocsin_ingestion.admission import DEFAULT_LIMITS, Admission, Limits, Load
 from tocsin_ingestion.draft import Draft
 from tocsin_ingestion.idempotency import KeyTable, fingerprint
 from tocsin_ingestion.identity import make_id
 from tocsin_ingestion.problems import (
-    DIRECTORY_UNAVAILABLE,
     DRAINING,
     TOO_LARGE,
-    UNKNOWN_USER,
     FieldError,
     Problem,
     explain_kafka_failure,
     invalid,
     outcome_unknown,
 )
+from tocsin_ingestion.recipients import find_refusals
 
 GRACE_SECONDS = 2.0
 """How much longer than the producer's own deadline an answer may take before it is given without the producer."""
@@ -178,33 +177,20 @@ class Acceptor:
     def _knows_users_of(self, draft: Draft) -> bool:
         return self._directory.knows(str(draft.from_id)) and self._directory.knows(str(draft.to_id))
 
-    async def _find_refusals(self, drafts: Sequence[Draft | Problem]) -> dict[int, Problem | None]:
-        unsure = [
-            (index, draft)
+    async def _find_refusals(self, drafts: Sequence[Draft | Problem]) -> dict[int, Problem]:
+        unsure = {
+            index: draft
             for index, draft in enumerate(drafts)
             if isinstance(draft, Draft) and not self._knows_users_of(draft)
-        ]
-        found = await asyncio.gather(*(self._find_refusal(draft) for _, draft in unsure))
-        return {index: refusal for (index, _), refusal in zip(unsure, found, strict=True)}
-
-    async def _find_refusal(self, draft: Draft) -> Problem | None:
-        try:
-            for field, user_id in (("fromID", str(draft.from_id)), ("toID", str(draft.to_id))):
-                if await self._directory.find(user_id) is None:
-                    error = FieldError(field, f"no user has the id {user_id!r}")
-                    return Problem(UNKNOWN_USER, f"{field}: {error.detail}", errors=(error,))
-        except DirectoryUnavailable as unavailable:
-            problem = Problem(DIRECTORY_UNAVAILABLE, "Nothing was stored. Repeat later.")
-            problem.__cause__ = unavailable
-            return problem
-        return None
+        }
+        return await find_refusals(self._directory, unsure)
 
     def _send_all(
         self,
         drafts: Sequence[Draft | Problem],
         traceparent: str,
         key: str | None,
-        refusals: dict[int, Problem | None],
+        refusals: dict[int, Problem],
     ) -> list[Sent | Problem]:
         headers = self._build_headers(traceparent)
 

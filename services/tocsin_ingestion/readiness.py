@@ -1,7 +1,9 @@
-"""Whether this pod should get requests: it has seen the topic's metadata, and can read the users file.
+"""Whether this pod should get requests: it has seen the topic's metadata, and the user directory answers.
 
 A pause of Kafka shorter than TOLERATED_SECONDS changes nothing: it hits all pods at once, and turning them all red
-would replace our 503 with Retry-After by a refused connection. Reasons go to kubelet, and to the log when they change.
+would replace our 503 with Retry-After by a refused connection. A user directory that was there and is away is borne for
+as long as users are remembered: until then requests can be answered, and /readyz says what is wrong beside its "ok".
+Reasons go to kubelet, and to the log when they change.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ class Readiness:
         see_topic: Callable[[], Awaitable[object]],
         see_users: Callable[[], Awaitable[object]],
         *,
+        users_patience_seconds: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._topic = topic
@@ -37,6 +40,8 @@ class Readiness:
         self._clock = clock
         self._topic_seen_at: float | None = None
         self._topic_trouble = f"topic {topic}: its metadata was not seen yet"
+        self._users_patience_seconds = users_patience_seconds
+        self._users_seen_at = float("-inf")
         self._users_trouble = "the users were not read yet"
         self._is_leaving = False
 
@@ -50,7 +55,11 @@ class Readiness:
             return "draining"
         if self._topic_seen_at is None or self._clock() - self._topic_seen_at > TOLERATED_SECONDS:
             return self._topic_trouble or "Kafka was not asked for a while"
-        return self._users_trouble
+        return "" if self._bears_users_trouble() else self._users_trouble
+
+    def remark(self) -> str:
+        """Return what is wrong although requests may come, "" if nothing is."""
+        return self._users_trouble if self._bears_users_trouble() else ""
 
     async def observe(self) -> None:
         """Look at the topic and at the users once. Never raises for what is expected to fail."""
@@ -76,4 +85,7 @@ class Readiness:
         except DirectoryUnavailable as unavailable:
             self._users_trouble = str(unavailable)  # the directory itself logged why
         else:
-            self._users_trouble = ""
+            self._users_trouble, self._users_seen_at = "", self._clock()
+
+    def _bears_users_trouble(self) -> bool:
+        return self._clock() - self._users_seen_at <= self._users_patience_seconds

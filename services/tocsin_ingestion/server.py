@@ -17,11 +17,11 @@ import structlog
 
 from tocsin_core import lifecycle
 from tocsin_core.admin import KafkaAdmin
+from tocsin_core.directory.build import build_directory
 from tocsin_core.health import HealthServer, health_app
 from tocsin_core.logging import configure_logging
 from tocsin_core.producer import RecordProducer
 from tocsin_core.settings import Settings
-from tocsin_core.users import FileUserDirectory
 from tocsin_ingestion.accept import Acceptor, Target
 from tocsin_ingestion.admission import Limits
 from tocsin_ingestion.api import build_api
@@ -95,14 +95,24 @@ class Ingestion:
         self._plan = plan_drain(settings.ingestion.drain_seconds, has_streams=settings.has_streams)
         self._producer = RecordProducer(settings.kafka, client_id=SERVICE)
         self._admin = KafkaAdmin(settings.kafka, client_id=SERVICE, timeout_seconds=OBSERVE_TIMEOUT_SECONDS)
-        directory = FileUserDirectory(settings.users.file)
+        directory = self._directory = build_directory(settings.users)
         self._reporter = Reporter(topic=topic)
         self._acceptor = Acceptor(directory, self._producer, _build_target(settings), limits=_build_limits(settings))
-        self._readiness = Readiness(topic, lambda: self._admin.describe_topic(topic), lambda: directory.find("-"))
+        self._readiness = Readiness(
+            topic,
+            lambda: self._admin.describe_topic(topic),
+            directory.check,
+            users_patience_seconds=directory.patience_seconds,
+        )
         self._gate = build_gate(settings.ingestion.auth)
-        self._health = HealthServer(settings.health, check_ready=self._check_ready, check_alive=self._check_alive)
+        checks = {
+            "check_ready": self._check_ready,
+            "check_alive": self._check_alive,
+            "remark": self._readiness.remark,
+        }
+        self._health = HealthServer(settings.health, **checks)
         rules = Rules(tuple(channel.name for channel in settings.consumer.channels))
-        health = health_app(check_ready=self._check_ready, check_alive=self._check_alive)
+        health = health_app(**checks)
         self._streams = build_streams(settings, directory, self._gate)
         parts = Parts(self._acceptor, rules, self._reporter, self._gate)
         app = dispatch(build_api(*parts), health, self._streams)
@@ -133,6 +143,7 @@ class Ingestion:
         await self._admin.close()
         if self._streams is not None:
             await self._streams.close()
+        await self._directory.close()
         await self._health.stop()
         return 1 if undelivered or not stop.is_set() else 0
 

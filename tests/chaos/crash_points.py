@@ -26,6 +26,7 @@ class CrashPoint(StrEnum):
     AFTER_CLAIM = "after-claim"
     AFTER_SEND = "after-send"
     AFTER_DONE = "after-done"
+    AFTER_BURIAL = "after-burial"
     AFTER_RETRY_PRODUCE = "after-retry-produce"
     BEFORE_COMMIT = "before-commit"
     IN_REVOKE = "in-revoke"
@@ -78,6 +79,10 @@ class CrashingClaims(Around):
         await self._inner.mark_done(*words)
         await self._crash.reach(CrashPoint.AFTER_DONE)
 
+    async def mark_buried(self, *words: Any, **more: Any) -> None:
+        await self._inner.mark_buried(*words, **more)
+        await self._crash.reach(CrashPoint.AFTER_BURIAL)
+
 
 class CrashingChannel(Around):
     """A channel with a crash point after the provider's answer."""
@@ -102,11 +107,14 @@ class CrashingRetryTopics(Around):
 
 
 def build_crashing_consumer(crash: Crash) -> type[RecordConsumer]:
-    """Return a consumer that dies before its first commit, or in a hand-over between drain and commit."""
+    """Return a consumer that dies before its first commit, or in a hand-over between drain and commit.
+
+    Where it dies after a burial, no commit comes before that either.
+    """
 
     class CrashingConsumer(RecordConsumer):
         def _commit_due(self, consumer: Consumer) -> None:
-            if crash.point not in {CrashPoint.BEFORE_COMMIT, CrashPoint.IN_REVOKE}:
+            if crash.point not in {CrashPoint.BEFORE_COMMIT, CrashPoint.IN_REVOKE, CrashPoint.AFTER_BURIAL}:
                 super()._commit_due(consumer)
             elif crash.point is CrashPoint.BEFORE_COMMIT and _finished(self._assignments.values()) >= crash.after:
                 die()

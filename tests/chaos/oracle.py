@@ -67,6 +67,8 @@ class Promise:
     """Later notifications wait behind one that is tried again, so the order of what was taken holds too."""
     may_bury: bool = False
     """Dead letters are expected; elsewhere they would hide a loss."""
+    replays: bool = False
+    """Dead letters are sent again, long after those that were behind them."""
     max_uncertain: int | None = None
     """How many sends can have been cut off; more would be a counter that excuses anything."""
     bounds_duplicates: bool = True
@@ -122,8 +124,11 @@ def examine(evidence: Evidence, promise: Promise) -> Findings:
     late = find_late(evidence.receipts)
     dead_letters = set(evidence.dead_letters)
     if promise.keeps_order_of_deliveries:
-        # A dead letter is an end: those behind it have gone on when a crash lets it be delivered after all.
-        late |= find_late(each for each in evidence.receipts if each.is_taken and each.delivery not in dead_letters)
+        late |= find_late(
+            each
+            for each in evidence.receipts
+            if each.is_taken and not (promise.replays and each.delivery in dead_letters)
+        )
     known = set(owed)
     strange = {each.delivery for each in evidence.receipts if each.id not in evidence.doubtful} - known
     buried = tuple(each for each in owed if each in dead_letters)

@@ -26,6 +26,7 @@ from chaos.receiver import read_log
 from tocsin_core.admin import KafkaAdmin
 from tocsin_core.codec import decode
 from tocsin_core.consumer import read_message
+from tocsin_core.errors import KafkaUnavailable
 from tocsin_core.message import Record
 from tocsin_core.retry import build_tiers
 from tocsin_core.settings import KafkaConnection
@@ -212,7 +213,7 @@ class Pipeline:
         dead_letters = await self.wait_until_ended()
         await self._wait_until_committed()
         await self.scale(0)
-        self.remarks += await self._find_left_behind()
+        self.remarks += await self._wait_until_committed()
         evidence = Evidence(
             sent=self.load.sent,
             receipts=self.read_receipts(),
@@ -226,14 +227,21 @@ class Pipeline:
     def _find_taken(self) -> set[Delivery]:
         return {each.delivery for each in self.read_receipts() if each.is_taken}
 
-    async def _wait_until_committed(self) -> None:
-        """Wait until the group has finished what it was handed twice; before that a duplicate may still come."""
+    async def _wait_until_committed(self) -> list[str]:
+        """Wait until the group has finished what it was handed twice; before that a duplicate may still come.
+
+        Return what it left behind all the same.
+        """
         patience = Patience(PATIENCE_SECONDS)
         while patience.lasts(left := await self._find_left_behind()) and left:  # noqa: ASYNC110 - Kafka tells nobody
             await asyncio.sleep(LOOK_SECONDS)
+        return left
 
     async def _find_left_behind(self) -> list[str]:
-        partitions = await self._admin.observe_group(self._group, self.topic)
+        try:
+            partitions = await self._admin.observe_group(self._group, self.topic)
+        except KafkaUnavailable as error:  # a broker that was broken a moment ago, or a busy machine: look again
+            return [f"nobody can say where the group stands: {error}"]
         return [
             f"partition {each.partition} was left at offset {each.committed} of {each.log_end}"
             for each in partitions

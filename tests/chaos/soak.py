@@ -60,7 +60,7 @@ async def run(arguments: argparse.Namespace) -> int:
         await pipeline.wait_until_ended()
         letters = await asyncio.to_thread(_read_all, broker.address, f"{pipeline.topic}.dlq")
         changed = await _replay(pipeline, broker.address, letters, directory)
-        outcome = await pipeline.settle(Promise(may_bury=True))
+        outcome = await pipeline.settle(Promise(may_bury=True, replays=True))
     _explain(verdicts, outcome, directory)
     print(_build_last_line(verdicts, outcome, letters=len(letters), changed=changed))
     is_kept = all(each.is_flat for each in verdicts) and not outcome.breaches and not changed and letters

@@ -65,7 +65,9 @@ async def run_seed(
             say(f"seed {seed}, {fault.name}: {kept}, {time.monotonic() - began:.0f} s")
             return result
 
-    return await asyncio.gather(*(run(fault) for fault in faults))
+    async with asyncio.TaskGroup() as group:  # should the suite itself fail, nothing goes on on brokers that are gone
+        runs = [group.create_task(run(fault)) for fault in faults]
+    return [each.result() for each in runs]
 
 
 async def run_fault(broker: Broker, fault: Fault, seed: int, directory: Path, *, bug: str = "") -> Result:

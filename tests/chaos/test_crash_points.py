@@ -80,3 +80,19 @@ async def test_after_a_crash_at_any_point_receipts_and_uncertain_sends_are_exact
         assert outcome.breaches == [], case
         assert counts.sent == EACH * case.shape.recipients
         assert (counts.duplicates, counts.uncertain) == (case.duplicates, case.uncertain), case
+
+
+async def test_after_a_crash_between_a_dead_letter_and_its_commit_nothing_is_tried_again(
+    kafka: EmbeddedKafka, tmp_path: Path
+) -> None:
+    shape = replace(SHAPE, manners=Manners(max_delay_seconds=0.005, refused=1.0))
+    async with Pipeline(kafka.bootstrap_servers, tmp_path, shape) as pipeline:
+        pipeline.load.produce_evenly(EACH)
+        await pipeline.load.flush()
+        doomed = await pipeline.start_process("--crash-at", CrashPoint.AFTER_BURIAL, "--after", str(RECIPIENTS))
+        assert await doomed.wait(timeout_seconds=60) == -signal.SIGKILL
+        await pipeline.add_member()
+        outcome = await pipeline.settle(Promise(may_bury=True))
+    assert outcome.breaches == []
+    assert outcome.findings.counts.dead_lettered == SENT
+    assert len(outcome.receipts) == SENT

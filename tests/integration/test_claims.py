@@ -18,7 +18,18 @@ from redis.asyncio import Redis
 
 from claims_model import ModelClaims
 from tocsin_cli.embedded.valkey import EmbeddedValkey
-from tocsin_consumer.claims import Claim, ClaimKey, Claims, ClaimsUnavailable, Done, Granted, Held, NoClaims
+from tocsin_consumer.claims import (
+    NO_PLACE,
+    Buried,
+    Claim,
+    ClaimKey,
+    Claims,
+    ClaimsUnavailable,
+    Done,
+    Granted,
+    Held,
+    NoClaims,
+)
 from tocsin_consumer.redis_claims import RedisClaims
 from tocsin_core.settings import RedisSettings
 
@@ -89,9 +100,10 @@ async def claim(
     key: ClaimKey = KEY,
     lease_seconds: float = 30.0,
     accepted_at: datetime | None = None,
+    place: str = NO_PLACE,
 ) -> Claim:
     moment = accepted_at or datetime.now(UTC) + timedelta(seconds=5)
-    return await claims.claim(key, token, lease_seconds=lease_seconds, accepted_at=moment)
+    return await claims.claim(key, token, lease_seconds=lease_seconds, accepted_at=moment, place=place)
 
 
 async def granted(claims: Claims, token: str = "mine", *, lease_seconds: float = 30.0) -> Granted:
@@ -141,6 +153,33 @@ async def test_what_is_done_stays_done(store: Store) -> None:
     await store.claims.mark_done(KEY)
     assert await claim(store.claims, "other") == Done()
     assert await claim(store.claims, "mine") == Done()
+
+
+async def test_a_dead_letter_is_not_tried_again_unless_it_is_produced_again(store: Store) -> None:
+    await store.claims.release(KEY, (await granted(store.claims)).token, is_uncertain=False)
+    await store.claims.mark_buried(KEY, place="3:14")
+    assert await claim(store.claims, place="3:14") == Buried()
+    assert await claim(store.claims, place="3:14", key=ClaimKey("n1", "mail")) != Buried()
+    again = await claim(store.claims, place="3:99")
+    assert isinstance(again, Granted)
+    assert not again.is_uncertain
+    assert await store.count_uncertain() == 0
+
+
+async def test_a_dead_letter_keeps_the_doubt_of_its_last_send(store: Store) -> None:
+    await store.claims.release(KEY, (await granted(store.claims)).token, is_uncertain=True)
+    await store.claims.mark_buried(KEY, place="3:14")
+    again = await claim(store.claims, place="3:99")
+    assert isinstance(again, Granted)
+    assert again.is_uncertain
+    assert await store.count_uncertain() == 1
+
+
+async def test_what_was_sent_is_not_buried(store: Store) -> None:
+    await granted(store.claims)
+    await store.claims.mark_done(KEY)
+    await store.claims.mark_buried(KEY, place="3:14")
+    assert await claim(store.claims, place="3:99") == Done()
 
 
 async def test_a_lapsed_claim_is_granted_to_another_as_uncertain_and_counted(store: Store) -> None:

@@ -14,8 +14,8 @@ import pytest
 from receiver import Answer, Delivery, Receiver
 from tocsin_cli.embedded.kafka import EmbeddedKafka
 from tocsin_cli.embedded.valkey import EmbeddedValkey
-from tocsin_consumer.breaker import FAILURES_IN_A_ROW
 from tocsin_consumer.gate import CLOSED, OPENED
+from tocsin_core.breaker import FAILURES_IN_A_ROW
 from tocsin_core.retry_record import parse_retry_record
 from world import World, notifications, webhook
 

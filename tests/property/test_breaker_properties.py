@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tocsin_consumer.breaker import FAILURES_IN_A_ROW, PAUSE, Breaker, State
+from tocsin_core.breaker import FAILURES_IN_A_ROW, PAUSE, Breaker, State
 
 outcomes = st.sampled_from(["ok", "fail", "throttle", "nothing"])
 histories = st.lists(st.tuples(outcomes, st.floats(0, 100), st.floats(0, 1e6)), max_size=60)
@@ -25,7 +25,7 @@ def play(breaker: Breaker, history: list[tuple[str, float, float]]) -> float:
             breaker.note_failure(
                 now,
                 began_at=now,
-                notification_id=str(number),
+                subject_id=str(number),
                 is_throttled=outcome == "throttle",
                 retry_after_seconds=retry_after_seconds if outcome == "throttle" else None,
                 random=0.5,
@@ -62,7 +62,7 @@ def test_an_outage_of_any_length_meets_few_sends(history: list[tuple[str, float,
             breaker.note_failure(
                 moment,
                 began_at=moment,
-                notification_id=str(tick),
+                subject_id=str(tick),
                 is_throttled=False,
                 retry_after_seconds=None,
                 random=0.0,

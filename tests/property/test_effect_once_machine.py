@@ -23,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from claims_model import ModelClaims
 from deliveries import build_delivery, build_envelope
 from tocsin_consumer.channels.base import Envelope, PermanentFailure, TemporaryFailure
-from tocsin_consumer.claims import Claim, ClaimKey, ClaimsUnavailable
+from tocsin_consumer.claims import NO_PLACE, Claim, ClaimKey, ClaimsUnavailable
 from tocsin_consumer.journey import Reached
 from tocsin_consumer.sending import Sender
 from tocsin_core.assignment import Assignment
@@ -76,13 +76,21 @@ class RemoteClaims:
     async def start(self) -> None:
         """Nothing to start."""
 
-    async def claim(self, key: ClaimKey, token: str, *, lease_seconds: float, accepted_at: datetime) -> Claim:
+    async def claim(
+        self, key: ClaimKey, token: str, *, lease_seconds: float, accepted_at: datetime, place: str = NO_PLACE
+    ) -> Claim:
         async with self._network():
-            return await self._store.claim(key, token, lease_seconds=lease_seconds, accepted_at=accepted_at)
+            return await self._store.claim(
+                key, token, lease_seconds=lease_seconds, accepted_at=accepted_at, place=place
+            )
 
     async def mark_done(self, key: ClaimKey) -> None:
         async with self._network():
             await self._store.mark_done(key)
+
+    async def mark_buried(self, key: ClaimKey, *, place: str) -> None:
+        async with self._network():
+            await self._store.mark_buried(key, place=place)
 
     async def release(self, key: ClaimKey, token: str, *, is_uncertain: bool) -> None:
         async with self._network():
@@ -259,6 +267,9 @@ class EffectOnceMachine(RuleBasedStateMachine):
                 return
             if isinstance(result, PermanentFailure):
                 self.dead_letters.add(offset)
+                await sender.remember_burial(delivery)
+            if result is Reached.BURIED_BEFORE:
+                assert offset in self.dead_letters
             if isinstance(result, PermanentFailure | Reached):
                 process.tracker.complete(offset)
                 return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tocsin_consumer.breaker import FAILURES_IN_A_ROW, PAUSE, Breaker, State
+from tocsin_core.breaker import FAILURES_IN_A_ROW, PAUSE, Breaker, State
 
 
 class Provider:
@@ -20,7 +20,7 @@ class Provider:
         return self.breaker.note_failure(
             self.now,
             began_at=self.now if began_at is None else began_at,
-            notification_id=who or f"n{self.sends}",
+            subject_id=who or f"n{self.sends}",
             is_throttled=bool(throttle),
             retry_after_seconds=throttle.get("retry_after"),
             random=0.0,

@@ -138,6 +138,33 @@ def test_credentials_come_by_reference_into_the_environment() -> None:
     assert env["TOCSIN_REDIS__USERNAME"] == {"name": "valkey", "key": "username", "optional": True}
 
 
+USERS: dict[str, tuple[Changes, dict[str, Any]]] = {
+    "redis": (
+        {"redis": {"url": "redis://people", "credentialsSecretRef": {"name": "people"}}},
+        {
+            "TOCSIN_USERS__REDIS__USERNAME": {"name": "people", "key": "username", "optional": True},
+            "TOCSIN_USERS__REDIS__PASSWORD": {"name": "people", "key": "password"},
+        },
+    ),
+    "http": (
+        {"http": {"url": "https://users/{id}", "tokenSecretRef": {"name": "people"}}},
+        {"TOCSIN_USERS__HTTP__TOKEN": {"name": "people", "key": "token"}},
+    ),
+    "nothing secret": ({"http": {"url": "https://users/{id}"}}, {}),
+}
+
+
+@pytest.mark.parametrize("name", USERS)
+@pytest.mark.parametrize("role", ROLES)
+def test_both_roles_are_given_the_credentials_of_the_user_directory_and_no_users_file(role: Role, name: str) -> None:
+    users, expected = USERS[name]
+    pod = pod_of(role, parse_stored({"spec": SPEC, "spec.users": users}))
+    env = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in pod["containers"][0]["env"]}
+    assert {key: value for key, value in env.items() if "USERS" in key} == expected
+    assert "users" not in {volume["name"] for volume in pod["volumes"]}
+    assert "users" not in {mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
+
+
 def test_only_consumers_see_the_secrets_of_channels() -> None:
     assert "sign" in str(pod_of("consumer"))
     assert "sign" not in str(pod_of("ingestion"))

@@ -187,3 +187,41 @@ def test_the_store_rolls_ingestion_where_people_connect_to_it_and_only_there() -
     assert hash_ingestion(redis) == hash_ingestion(moved)
     assert hash_ingestion(redis, screens) != hash_ingestion(redis)
     assert hash_ingestion(redis, screens) != hash_ingestion(moved, screens)
+
+
+CACHE = {"entries": 7, "ttlSeconds": 30, "unknownTtlSeconds": 0, "staleSeconds": 90}
+
+
+def test_users_in_a_redis_reach_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOCSIN_USERS__REDIS__PASSWORD", "from-the-environment")
+    redis = {"url": "redis://people:6379/3", "keyPattern": "u/{id}", "timeoutSeconds": 7}
+    users = {"redis": {**redis, "credentialsSecretRef": {"name": "people"}}, "cache": CACHE}
+    settings = load(parse_stored({"spec.users": users}), tmp_path, monkeypatch).users
+    assert (settings.file, settings.http) == (None, None)
+    assert settings.redis is not None
+    assert (settings.redis.url, settings.redis.key_pattern) == ("redis://people:6379/3", "u/{id}")
+    assert settings.redis.timeout_seconds == 7
+    assert settings.redis.password.get_secret_value() == "from-the-environment"
+    cache = settings.cache
+    assert (cache.entries, cache.ttl_seconds, cache.unknown_ttl_seconds, cache.stale_seconds) == (7, 30, 0, 90)
+
+
+def test_users_behind_http_reach_the_settings_and_their_token_does_not_reach_the_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOCSIN_USERS__HTTP__TOKEN", "from-the-environment")
+    http = {"url": "https://users/{id}", "timeoutSeconds": 7, "tokenSecretRef": {"name": "people"}}
+    pipeline = parse_stored({"spec.users": {"http": http}})
+    settings = load(pipeline, tmp_path, monkeypatch).users
+    assert settings.http is not None
+    assert (settings.http.url, settings.http.timeout_seconds) == ("https://users/{id}", 7)
+    assert settings.http.token.get_secret_value() == "from-the-environment"
+    text = render_service_config(pipeline)
+    assert "token" not in text
+    assert "people" not in text
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_change_of_the_user_directory_rolls_both_roles(role: Role) -> None:
+    one, other = ({"spec.users": {"http": {"url": f"https://users/{name}/{{id}}"}}} for name in "ab")
+    assert hash_service_config(parse_stored(one), role) != hash_service_config(parse_stored(other), role)

@@ -14,6 +14,8 @@ from crd_cases import CASES, RuleCase
 from pipelines import build_pipeline
 from tocsin_cli.resource.rules import find_broken_rules
 from tocsin_cli.resource.schema import apply_defaults, find_unknown_fields, find_wrong_values, load_schema
+from tocsin_core.settings import UsersSettings
+from tocsin_operator.children.config import build_service_config
 from tocsin_operator.model import GROUP, KIND, PLURAL, VERSION, PipelineSpec, parse_pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -114,6 +116,15 @@ def test_the_schemas_defaults_are_those_of_the_model() -> None:
 def test_the_defaults_of_a_channel_are_those_of_the_model(channel: dict[str, Any]) -> None:
     bare = build_pipeline({"spec.consumer.channels": [channel]})
     assert parse_pipeline(apply_defaults(load_schema(), bare)) == parse_pipeline(bare)
+
+
+@pytest.mark.parametrize("source", [{"redis": {"url": "redis://valkey"}}, {"http": {"url": "http://users/{id}"}}])
+def test_the_defaults_of_a_user_directory_are_those_of_the_model_and_of_the_services(source: dict[str, Any]) -> None:
+    bare = build_pipeline({"spec.users": {**source, "cache": {}}})
+    filled = parse_pipeline(apply_defaults(load_schema(), bare))
+    assert filled == parse_pipeline(bare)
+    written = build_service_config(filled)["users"]
+    assert UsersSettings.model_validate(written) == UsersSettings.model_validate(source)
 
 
 def test_the_schema_and_the_model_know_the_same_fields() -> None:

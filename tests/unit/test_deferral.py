@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from stage import NOW, RECORD, Stage, build_deliverer, make_delivery
-from tocsin_consumer.breaker import FAILURES_IN_A_ROW
 from tocsin_consumer.channels.base import PermanentFailure, TemporaryFailure
 from tocsin_consumer.delivery import MAX_SPARED, Deliverer
 from tocsin_consumer.gate import Gate
 from tocsin_consumer.journey import Delivery
 from tocsin_consumer.order import Behind, Free, OrderUnavailable, Place
+from tocsin_core.breaker import FAILURES_IN_A_ROW
 from tocsin_core.errors import KafkaUnavailable, NotAuthorized, RecordRejected, TopicMissing
 from tocsin_core.retry_record import Deferred, parse_retry_record
 

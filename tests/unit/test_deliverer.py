@@ -10,11 +10,11 @@ import pytest
 
 from stage import NOW, RECORD, Stage, StageChannel, build_deliverer, make_delivery
 from tocsin_consumer.channels.base import NobodyThere, PermanentFailure, Postponed, SendFailed, TemporaryFailure
-from tocsin_consumer.claims import ClaimsUnavailable, Done, Granted, Held
+from tocsin_consumer.claims import Buried, ClaimsUnavailable, Done, Granted, Held
 from tocsin_consumer.delivery import Deliverer, expires_at
 from tocsin_core.errors import TopicMissing
 from tocsin_core.message import Notification
-from tocsin_core.users import DirectoryUnavailable
+from tocsin_core.users import DirectoryUnavailable, Profile, ProfileInvalid
 
 
 @pytest.fixture
@@ -73,6 +73,7 @@ async def test_the_last_attempt_is_followed_by_a_dead_letter(stage: Stage, deliv
     assert stage.buried[0]["dlq-attempts"] == b"3"
     assert stage.buried[0]["dlq-error-class"] == b"TemporaryFailure"
     assert stage.done == []
+    assert stage.remembered == [("n1", delivery.journey.place)]
 
 
 async def test_retry_after_is_honoured_up_to_its_bound(stage: Stage, deliverer: Deliverer) -> None:
@@ -113,6 +114,13 @@ async def test_what_was_sent_before_is_not_sent_again(stage: Stage, deliverer: D
     assert stage.sent == []
 
 
+async def test_a_dead_letter_is_not_tried_again(stage: Stage, deliverer: Deliverer) -> None:
+    stage.claim_answer = Buried()
+    assert await deliverer.attempt(make_delivery()) is None
+    assert stage.sent == []
+    assert stage.buried == []
+
+
 async def test_somebody_elses_claim_is_waited_for_without_costing_an_attempt(
     stage: Stage, deliverer: Deliverer
 ) -> None:
@@ -147,7 +155,11 @@ def _forget_user(stage: Stage) -> None:
     stage.profile = None
 
 
-@pytest.mark.parametrize("breaks", [_break_claims, _break_users, _forget_user])
+def _spoil_user(stage: Stage) -> None:
+    stage.profile = ProfileInvalid("user '2': email")
+
+
+@pytest.mark.parametrize("breaks", [_break_claims, _break_users, _forget_user, _spoil_user])
 async def test_what_is_not_the_notifications_fault_costs_no_attempt_and_sends_nothing(
     stage: Stage, deliverer: Deliverer, breaks: Callable[[Stage], None]
 ) -> None:
@@ -163,6 +175,25 @@ async def test_a_recipient_who_stays_unknown_is_a_dead_letter(stage: Stage, deli
     stage.profile = None
     assert await deliverer.attempt(make_delivery(age_seconds=121)) is None
     assert stage.buried[0]["dlq-reason"] == b"user_missing"
+
+
+async def test_a_directory_that_is_down_for_long_makes_no_dead_letter(stage: Stage, deliverer: Deliverer) -> None:
+    stage.profile = DirectoryUnavailable("away")
+    delivery = make_delivery(age_seconds=3000)
+    assert [await deliverer.attempt(delivery) for _ in range(2)] == [1.0, 2.0]
+    stage.profile = Profile(id="2")
+    assert await deliverer.attempt(delivery) is None
+    assert (len(stage.sent), stage.buried) == (1, [])
+
+
+async def test_a_recipient_whose_profile_stays_broken_is_a_dead_letter_that_says_what_to_mend(
+    stage: Stage, deliverer: Deliverer
+) -> None:
+    stage.profile = ProfileInvalid("user '2': Expected `str`, got `int` - at `$.email`")
+    assert await deliverer.attempt(make_delivery(age_seconds=121)) is None
+    letter = stage.buried[0]
+    assert (letter["dlq-reason"], letter["dlq-error-class"]) == (b"user_missing", b"ProfileInvalid")
+    assert b"$.email" in (letter["dlq-error-message"] or b"")
 
 
 async def test_a_dead_letter_that_cannot_be_written_waits_and_is_not_sent_meanwhile(

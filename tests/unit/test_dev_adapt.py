@@ -91,6 +91,43 @@ def test_a_store_address_replaces_the_resources_and_its_credentials() -> None:
     assert build_environment(manifest(), pipeline) == {}
 
 
+@pytest.mark.parametrize(
+    ("users", "expected"),
+    [
+        (
+            "redis: {url: 'redis://people', credentialsSecretRef: {name: store}}",
+            {"TOCSIN_USERS__REDIS__USERNAME": "", "TOCSIN_USERS__REDIS__PASSWORD": "opensesame"},
+        ),
+        (
+            "redis: {url: 'redis://people', credentialsSecretRef: {name: nameless}}",
+            {"TOCSIN_USERS__REDIS__USERNAME": "", "TOCSIN_USERS__REDIS__PASSWORD": "opensesame"},
+        ),
+        ("http: {url: 'http://u/{id}', tokenSecretRef: {name: bearer}}", {"TOCSIN_USERS__HTTP__TOKEN": "sesame"}),
+        ("http: {url: 'http://u/{id}'}", {}),
+    ],
+)
+def test_a_user_directory_stays_where_it_is_and_its_secret_reaches_the_environment(
+    users: str, expected: dict[str, str]
+) -> None:
+    text = SECURE.replace("configMapRef: {name: users}", users) + (
+        "---\nkind: Secret\nmetadata: {name: bearer}\nstringData: {token: sesame}\n"
+        "---\nkind: Secret\nmetadata: {name: nameless}\nstringData: {password: opensesame}\n"
+    )
+    manifest = parse_manifest(text, name="my.yaml")
+    pipeline = adapt_pipeline(manifest.pipeline, brokers=["b:1"], is_embedded=True, redis_url="redis://here")
+    assert pipeline.spec.users == manifest.pipeline.spec.users
+    found = {key: value for key, value in build_environment(manifest, pipeline).items() if "USERS" in key}
+    assert found == expected
+    assert "users/users.yaml" not in build_files(manifest, pipeline)
+
+
+def test_a_token_that_is_not_in_the_file_is_named() -> None:
+    users = "http: {url: 'http://u/{id}', tokenSecretRef: {name: bearer}}"
+    manifest = parse_manifest(SECURE.replace("configMapRef: {name: users}", users), name="my.yaml")
+    with pytest.raises(ResourceError, match=r"spec.users.http.tokenSecretRef: Secret 'bearer' is not in this file"):
+        build_environment(manifest, manifest.pipeline)
+
+
 def test_receipts_are_logged_whatever_the_resource_says() -> None:
     pipeline = adapt_pipeline(manifest().pipeline, brokers=["b:1"], is_embedded=True, redis_url=None)
     assert pipeline.spec.logging.level == "info"

@@ -54,6 +54,11 @@ def test_a_suspended_pipeline_is_refused(tmp_path: Path, capsys: pytest.CaptureF
     assert "spec.suspend: nothing runs while it is true" in refusal(capsys, "-f", path)
 
 
+def test_load_for_users_whom_only_a_directory_knows_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    text = refusal(capsys, "-f", str(QUICKSTART.parent / "directory.yaml"), "--rate", "5")
+    assert "--rate: posts to the users of users.configMapRef, and this file has none; use --input" in text
+
+
 def test_a_missing_input_file_is_refused_before_anything_starts(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--input gone.ndjson: no such file" in refusal(capsys, "-f", str(QUICKSTART), "--input", "gone.ndjson")
 

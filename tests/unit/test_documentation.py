@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from documentation import PAGES, ROOT, read_blocks
+from pipelines import build_pipeline
 from tocsin_cli.resource.documents import read_documents
 from tocsin_cli.resource.manifest import check_pipeline
 
@@ -84,6 +86,16 @@ def test_the_resource_of_the_readme_is_accepted() -> None:
     assert check_pipeline(document, name="README.md")["spec"]["consumer"]["scaling"]["maxReplicas"] == 24
 
 
+def test_the_user_directories_of_the_page_are_accepted() -> None:
+    blocks = [each for each in read_blocks("docs/ingestion.md") if each.language == "yaml"]
+    users = [content["users"] for block in blocks if "users" in (content := yaml.safe_load(block.text))]
+    assert [sorted(each) for each in users] == [["redis"], ["cache", "http"]]
+    for each in users:
+        text = yaml.safe_dump(build_pipeline({"spec.users": each}))
+        (document,) = read_documents(text, name="docs/ingestion.md")
+        assert check_pipeline(document, name="docs/ingestion.md")
+
+
 @pytest.mark.parametrize("page", [*PAGES, "SECURITY.md", "CHANGELOG.md"])
 def test_links_within_the_project_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
@@ -95,3 +107,13 @@ def test_the_promise_is_the_same_wherever_it_is_given() -> None:
     pages = [(ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/delivery.md")]
     promises = [re.findall(r"(?:^> .*\n)+", text, re.MULTILINE)[0] for text in pages]
     assert promises[0] == promises[1]
+
+
+def test_the_ways_to_authenticate_of_the_page_are_accepted() -> None:
+    blocks = [yaml.safe_load(block.text) for block in read_blocks("docs/ingestion.md") if block.language == "yaml"]
+    told = [block["ingestion"]["auth"] for block in blocks if "ingestion" in block]
+    assert [auth["mode"] for auth in told] == ["APIKey", "JWT", "APIKey"]
+    (document,) = read_documents((ROOT / "manifests/samples/quickstart.yaml").read_text().split("---")[0], name="page")
+    for auth in told:
+        document.value["spec"]["ingestion"] = {"auth": auth}
+        check_pipeline(document, name="page")

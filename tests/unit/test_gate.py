@@ -8,9 +8,9 @@ import pytest
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from tocsin_consumer.breaker import FAILURES_IN_A_ROW
 from tocsin_consumer.channels.base import NobodyThere, PermanentFailure, Postponed, SendFailed, TemporaryFailure
 from tocsin_consumer.gate import CLOSED, OPENED, THROTTLED, Gate
+from tocsin_core.breaker import FAILURES_IN_A_ROW
 
 
 class Clock:
@@ -156,4 +156,15 @@ async def test_seconds_count_as_throttled_while_a_channel_that_has_work_is_held_
     gate.account(lambda channel: channel == "hook")
     clock.now += 7
     gate.account(lambda channel: channel == "mail")
+    assert metric("tocsin_consumer_throttled_seconds_total") == before + 3
+
+
+async def test_seconds_count_as_throttled_while_what_every_channel_needs_holds_work_back(
+    gate: Gate, clock: Clock
+) -> None:
+    before = metric("tocsin_consumer_throttled_seconds_total")
+    clock.now += 3
+    gate.account(lambda _: False, is_stalled=True)
+    clock.now += 7
+    gate.account(lambda _: False)
     assert metric("tocsin_consumer_throttled_seconds_total") == before + 3

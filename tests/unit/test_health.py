@@ -19,6 +19,7 @@ class Service:
 
     not_ready = ""
     not_alive = ""
+    remark = ""
 
 
 @pytest.fixture
@@ -28,7 +29,12 @@ def service() -> Service:
 
 @pytest.fixture
 async def client(service: Service) -> AsyncIterator[httpx.AsyncClient]:
-    server = HealthServer(LOOPBACK, check_ready=lambda: service.not_ready, check_alive=lambda: service.not_alive)
+    server = HealthServer(
+        LOOPBACK,
+        check_ready=lambda: service.not_ready,
+        check_alive=lambda: service.not_alive,
+        remark=lambda: service.remark,
+    )
     await server.start()
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as connected:
         yield connected
@@ -48,6 +54,15 @@ async def test_a_service_that_is_not_ready_says_why_and_stays_alive(
     answer = await client.get("/readyz")
     assert (answer.status_code, answer.text) == (503, "no partitions assigned yet\n")
     assert (await client.get("/healthz")).status_code == 200
+
+
+async def test_trouble_that_leaves_a_service_ready_is_told_to_whoever_looks(
+    client: httpx.AsyncClient, service: Service
+) -> None:
+    service.remark = "users.http: HTTP 500"
+    answer = await client.get("/readyz")
+    assert (answer.status_code, answer.text) == (200, "ok, but users.http: HTTP 500\n")
+    assert (await client.get("/healthz")).text == "ok\n"
 
 
 async def test_a_service_that_is_stuck_fails_liveness_with_its_reason(

@@ -99,7 +99,7 @@ async def test_the_corpus_meets_every_answer_that_a_request_alone_can_bring_abou
         "draining",
         "outcome-unknown",
     }
-    kafka = {"kafka-unavailable", "kafka-refused", "record-rejected", "directory-unavailable"}
+    kafka = {"kafka-unavailable", "kafka-refused", "record-rejected"}
     assert met == {kind.name for kind in KINDS} - elsewhere - kafka
 
 
@@ -119,6 +119,17 @@ async def test_both_ways_explain_a_kafka_that_fails_alike(
             return outcome(api, await converse(api.port, [request, LAST]))
 
     assert await fail("hot") == await fail("routes")
+
+
+async def test_users_who_cannot_be_looked_up_are_a_503_that_says_so_and_when_to_come_back() -> None:
+    [one, *_], _, stored = await play("hot", CORPUS["a directory that is down"])
+    assert (one.status, dict(one.headers)["retry-after"], stored) == (503, "5", [])
+    assert b"directory-unavailable" in one.body
+    assert b"Whether these users exist cannot be told at present" in one.body
+    assert b"users.http" not in one.body
+    [batch, *_], _, stored = await play("hot", CORPUS["batch while the directory is down"])
+    assert [item["status"] for item in batch.json["results"]] == [202, 503, 404, 503]
+    assert len(stored) == 1
 
 
 @pytest.mark.parametrize("target", [ONE, BATCH])

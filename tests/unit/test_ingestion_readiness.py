@@ -8,11 +8,17 @@ from tocsin_ingestion.readiness import Readiness
 class World:
     """What can be seen, and the time."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, users_patience_seconds: float = 0.0) -> None:
         self.now = 100.0
         self.topic: Exception | None = None
         self.users: Exception | None = None
-        self.readiness = Readiness("orders", self._see_topic, self._see_users, clock=lambda: self.now)
+        self.readiness = Readiness(
+            "orders",
+            self._see_topic,
+            self._see_users,
+            users_patience_seconds=users_patience_seconds,
+            clock=lambda: self.now,
+        )
 
     async def _see_topic(self) -> None:
         if self.topic:
@@ -72,6 +78,24 @@ async def test_unreadable_users_are_the_reason() -> None:
     world.users = DirectoryUnavailable("/etc/tocsin/users: no such file")
     await world.readiness.observe()
     assert world.readiness.check() == "/etc/tocsin/users: no such file"
+
+
+async def test_a_directory_that_was_there_is_borne_for_as_long_as_users_are_remembered_and_told_meanwhile() -> None:
+    world = World(users_patience_seconds=600.0)
+    world.users = DirectoryUnavailable("users.http: HTTP 500")
+    await world.readiness.observe()
+    assert world.readiness.check() == "users.http: HTTP 500"  # it was never there: something is wrong with the settings
+    world.users = None
+    await world.readiness.observe()
+    assert (world.readiness.check(), world.readiness.remark()) == ("", "")
+    world.users = DirectoryUnavailable("users.http: HTTP 500")
+    for _ in range(60):
+        world.now += 10.0
+        await world.readiness.observe()
+        assert (world.readiness.check(), world.readiness.remark()) == ("", "users.http: HTTP 500")
+    world.now += 10.0
+    await world.readiness.observe()
+    assert (world.readiness.check(), world.readiness.remark()) == ("users.http: HTTP 500", "")
 
 
 async def test_leaving_is_never_ready() -> None:

@@ -11,7 +11,7 @@ from claims_model import ModelClaims
 from deliveries import build_delivery, build_envelope
 from tocsin_consumer import metrics
 from tocsin_consumer.channels.base import ONE_DEVICE, Envelope, PermanentFailure, TemporaryFailure
-from tocsin_consumer.claims import Claim, ClaimKey, ClaimsUnavailable, Held
+from tocsin_consumer.claims import NO_PLACE, Claim, ClaimKey, ClaimsUnavailable, Held
 from tocsin_consumer.journey import Reached
 from tocsin_consumer.sending import LEASE_MARGIN_SECONDS, Result, Sender, decide_result
 from tocsin_core.complaints import Complaints
@@ -61,10 +61,12 @@ class SlowClaims(ModelClaims):
         self.answer_seconds = 0.0
         self.is_away = False
 
-    async def claim(self, key: ClaimKey, token: str, *, lease_seconds: float, accepted_at: datetime) -> Claim:
+    async def claim(
+        self, key: ClaimKey, token: str, *, lease_seconds: float, accepted_at: datetime, place: str = NO_PLACE
+    ) -> Claim:
         if self.is_away:
             raise ClaimsUnavailable("away")
-        answer = await super().claim(key, token, lease_seconds=lease_seconds, accepted_at=accepted_at)
+        answer = await super().claim(key, token, lease_seconds=lease_seconds, accepted_at=accepted_at, place=place)
         self.clock.now += self.answer_seconds
         return answer
 

@@ -220,3 +220,64 @@ def test_a_websocket_channel_without_a_store_says_which_key_is_missing(write: An
     assert "redis.url is required by a channel of type WebSocket" in explain(write(consumer=consumer))
     settings = load_settings(write(consumer=consumer, redis={"url": "redis://valkey:6379/0"}))
     assert settings.has_streams
+
+
+@pytest.mark.parametrize(
+    "users",
+    [
+        {},
+        {"cache": {"ttl_seconds": 5}},
+        {"file": "users.yaml", "http": {"url": "http://users/{id}"}},
+        {"redis": {"url": "redis://valkey"}, "http": {"url": "http://users/{id}"}},
+    ],
+)
+def test_there_is_exactly_one_user_directory(write: Any, users: dict[str, Any]) -> None:
+    assert "set exactly one of users.file, users.redis and users.http" in explain(write(users=users))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://users",
+        "http://users/",
+        "http://{id}/users",
+        "http://users.{id}:80/a",
+        "http://me:secret@users/{id}",
+        "ftp://users/{id}",
+        "http://users/#{id}",
+        "http://users/{id} ",
+    ],
+)
+def test_the_address_of_users_names_a_host_and_then_the_user(write: Any, url: str) -> None:
+    text = explain(write(users={"http": {"url": url}}))
+    assert text.split(": ")[1] == "users.http.url"
+    assert "secret" not in text
+
+
+@pytest.mark.parametrize(
+    "url", ["https://users/v1/{id}", "http://users:80?id={id}", "http://[::1]:80/{id}/profile?a=b"]
+)
+def test_a_user_may_stand_in_the_path_or_the_query(write: Any, url: str) -> None:
+    http = load_settings(write(users={"http": {"url": url}})).users.http
+    assert http is not None
+    assert http.url == url
+
+
+def test_credentials_of_the_user_directory_come_from_the_environment_and_are_never_shown(
+    write: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOCSIN_USERS__HTTP__TOKEN", "sesame\n")
+    path = write(users={"http": {"url": "http://users/{id}"}})
+    http = load_settings(path).users.http
+    assert http is not None
+    assert http.token.get_secret_value() == "sesame"
+    assert "sesame" not in repr(http)
+    monkeypatch.setenv("TOCSIN_USERS__HTTP__TOKEN", "open sesame")
+    text = explain(path)
+    assert "users.http.token: a bearer token is one word of ASCII" in text
+    assert "sesame" not in text
+
+
+def test_a_key_pattern_holds_the_id(write: Any) -> None:
+    text = explain(write(users={"redis": {"url": "redis://valkey", "key_pattern": "user:"}}))
+    assert "users.redis.key_pattern" in text

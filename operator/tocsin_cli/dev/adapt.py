@@ -1,7 +1,8 @@
 """What a resource written for a cluster becomes on one machine. Pure: pipeline in, pipeline and files out.
 
 Only where things are changes: brokers, store, replication factor. Everything else of the resource runs as it stands,
-or what is seen here would not be what happens there.
+or what is seen here would not be what happens there. A user directory stays where the resource says it is: an empty one
+in its place would know nobody.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from tocsin_cli.resource.manifest import Manifest
 from tocsin_cli.resource.problems import ResourceError
 from tocsin_core.api_keys import hash_key, make_key
 from tocsin_operator.children.config import API_KEYS_FOLDER
-from tocsin_operator.model import ChannelSpec, Pipeline, RedisSpec, SecretRef, TopicSpec
+from tocsin_operator.model import ChannelSpec, Pipeline, RedisSpec, SecretRef, TopicSpec, UsersSpec
 
 MAX_REPLICATION_FACTOR = 1
 RECEIPT_LEVELS = ("debug", "info")
@@ -54,7 +55,7 @@ def _adapt_topic(topic: TopicSpec, *, is_embedded: bool) -> TopicSpec:
 
 def build_files(manifest: Manifest, pipeline: Pipeline) -> dict[str, bytes]:
     """Return what a pod finds mounted, by path below its root. Raise ResourceError for a Secret that is not there."""
-    files = {"users/users.yaml": manifest.users_yaml.encode()}
+    files = {} if manifest.users_yaml is None else {"users/users.yaml": manifest.users_yaml.encode()}
     tls = pipeline.spec.kafka.tls_secret_ref
     if tls is not None:
         manifest.secret_value(tls, "ca.crt", field="spec.kafka.tlsSecretRef")
@@ -79,17 +80,37 @@ def build_own_key(pipeline: Pipeline) -> tuple[str, dict[str, bytes]]:
 
 def build_environment(manifest: Manifest, pipeline: Pipeline) -> dict[str, str]:
     """Return the credentials that a pod gets from `secretKeyRef`. Raise ResourceError for a Secret that is missing."""
-    kafka, redis = pipeline.spec.kafka.credentials_secret_ref, pipeline.spec.redis
-    references = [("TOCSIN_KAFKA__", kafka, "spec.kafka.credentialsSecretRef")]
-    references += [
-        ("TOCSIN_REDIS__", redis.credentials_secret_ref if redis else None, "spec.redis.credentialsSecretRef")
+    spec = pipeline.spec
+    references = [
+        ("TOCSIN_KAFKA__", spec.kafka.credentials_secret_ref, "spec.kafka.credentialsSecretRef"),
+        (
+            "TOCSIN_REDIS__",
+            spec.redis.credentials_secret_ref if spec.redis else None,
+            "spec.redis.credentialsSecretRef",
+        ),
     ]
-    return {
+    found = {
         f"{prefix}{key.upper()}": manifest.secret_value(reference, key, field=field).decode()
         for prefix, reference, field in references
         if reference is not None
         for key in ("username", "password")
     }
+    return found | _build_users_environment(manifest, spec.users)
+
+
+def _build_users_environment(manifest: Manifest, users: UsersSpec) -> dict[str, str]:
+    if users.http is not None and users.http.token_secret_ref is not None:
+        token = manifest.secret_value(users.http.token_secret_ref, "token", field="spec.users.http.tokenSecretRef")
+        return {"TOCSIN_USERS__HTTP__TOKEN": token.decode()}
+    if users.redis is not None and users.redis.credentials_secret_ref is not None:
+        reference, field = users.redis.credentials_secret_ref, "spec.users.redis.credentialsSecretRef"
+        password = manifest.secret_value(reference, "password", field=field)
+        username = manifest.secrets[reference.name].get("username", b"")
+        return {
+            "TOCSIN_USERS__REDIS__USERNAME": username.decode(),
+            "TOCSIN_USERS__REDIS__PASSWORD": password.decode(),
+        }
+    return {}
 
 
 def write_files(root: Path, files: dict[str, bytes]) -> None:

@@ -70,6 +70,8 @@ def build_plan(arguments: argparse.Namespace, manifest: Manifest) -> Plan:
         if source.path is not None and not source.path.is_file():
             raise ResourceError(f"--input {source.path}: no such file; name a file of one JSON body per line, or -")
     rate = arguments.rate
+    if rate and not manifest.user_ids:
+        raise ResourceError("--rate: posts to the users of users.configMapRef, and this file has none; use --input")
     return Plan(
         title=f"tocsin dev · {manifest.pipeline.key}",
         manifest=manifest,

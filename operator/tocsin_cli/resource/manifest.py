@@ -27,7 +27,8 @@ class Manifest(NamedTuple):
 
     source: str
     pipeline: Pipeline
-    users_yaml: str
+    users_yaml: str | None
+    """None where users are known by a Redis or an HTTP service."""
     user_ids: tuple[str, ...]
     secrets: Mapping[str, Mapping[str, bytes]]
 
@@ -65,15 +66,13 @@ def parse_manifest(text: str, *, name: str) -> Manifest:
     documents = read_documents(text, name=name)
     document = find_pipeline(documents, name=name)
     pipeline = parse_pipeline(check_pipeline(document, name=name))
-    reference = pipeline.spec.users.config_map_ref.name
-    users_yaml = _users_yaml(documents, reference, name=name)
-    return Manifest(
-        source=name,
-        pipeline=pipeline,
-        users_yaml=users_yaml,
-        user_ids=_user_ids(users_yaml, name=f"{name}: ConfigMap {reference}: {USERS_KEY}"),
-        secrets=read_secrets(documents, name=name),
-    )
+    secrets = read_secrets(documents, name=name)
+    reference = pipeline.spec.users.config_map_ref
+    if reference is None:
+        return Manifest(source=name, pipeline=pipeline, users_yaml=None, user_ids=(), secrets=secrets)
+    users_yaml = _users_yaml(documents, reference.name, name=name)
+    user_ids = _user_ids(users_yaml, name=f"{name}: ConfigMap {reference.name}: {USERS_KEY}")
+    return Manifest(source=name, pipeline=pipeline, users_yaml=users_yaml, user_ids=user_ids, secrets=secrets)
 
 
 def read_secrets(documents: list[Document], *, name: str) -> dict[str, dict[str, bytes]]:

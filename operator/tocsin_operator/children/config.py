@@ -15,7 +15,16 @@ from typing import Any
 import yaml
 
 from tocsin_operator.children.naming import Role, build_metadata, name_config
-from tocsin_operator.model import AuthSpec, ChannelSpec, EmailSpec, KafkaSpec, Pipeline, StreamSpec, WebhookSpec
+from tocsin_operator.model import (
+    AuthSpec,
+    ChannelSpec,
+    EmailSpec,
+    KafkaSpec,
+    Pipeline,
+    StreamSpec,
+    UsersSpec,
+    WebhookSpec,
+)
 
 ROOT = "/etc/tocsin"
 CONFIG_FILE = "config.yaml"
@@ -38,7 +47,7 @@ def build_service_config(pipeline: Pipeline, *, root: str = ROOT) -> dict[str, A
     config: dict[str, Any] = {
         "pipeline": {"namespace": pipeline.namespace, "name": pipeline.name},
         "kafka": _build_kafka(pipeline, root),
-        "users": {"file": f"{root}/users/{USERS_FILE}"},
+        "users": _build_users(spec.users, root),
         "ingestion": {
             "port": INGESTION_PORT,
             "auth": _build_auth(spec.ingestion.auth, root),
@@ -93,6 +102,31 @@ def build_config_map(pipeline: Pipeline) -> dict[str, Any]:
         "metadata": build_metadata(pipeline, name_config(pipeline)),
         "data": {CONFIG_FILE: render_service_config(pipeline)},
     }
+
+
+def _build_users(users: UsersSpec, root: str) -> dict[str, Any]:
+    """Return the section `users`; whose credentials come from the environment."""
+    block: dict[str, Any] = {}
+    if users.redis is not None:
+        redis = users.redis
+        block["redis"] = {
+            "url": redis.url,
+            "key_pattern": redis.key_pattern,
+            "timeout_seconds": redis.timeout_seconds,
+        }
+    elif users.http is not None:
+        block["http"] = {"url": users.http.url, "timeout_seconds": users.http.timeout_seconds}
+    else:
+        block["file"] = f"{root}/users/{USERS_FILE}"
+    if users.cache is not None:
+        cache = users.cache
+        block["cache"] = {
+            "entries": cache.entries,
+            "ttl_seconds": cache.ttl_seconds,
+            "unknown_ttl_seconds": cache.unknown_ttl_seconds,
+            "stale_seconds": cache.stale_seconds,
+        }
+    return block
 
 
 def _build_kafka(pipeline: Pipeline, root: str) -> dict[str, Any]:

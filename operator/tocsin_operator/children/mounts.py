@@ -11,7 +11,7 @@ from typing import Any
 
 from tocsin_operator.children.config import API_KEYS_FOLDER, ROOT
 from tocsin_operator.children.naming import Role, name_config
-from tocsin_operator.model import ChannelSpec, Pipeline
+from tocsin_operator.model import ChannelSpec, Pipeline, UsersSpec
 
 SECRET_MODE = 0o440  # the pod's group reads, nobody writes
 TMP_SIZE_LIMIT = "64Mi"
@@ -26,15 +26,16 @@ def build_environment(pipeline: Pipeline) -> list[dict[str, Any]]:
     if redis is not None and redis.credentials_secret_ref is not None:
         # A store with a password and no user is the common case.
         variables += _refer("TOCSIN_REDIS", redis.credentials_secret_ref.name, username_is_optional=True)
-    return variables
+    return [*variables, *_refer_users(pipeline.spec.users)]
 
 
 def build_volumes(pipeline: Pipeline, role: Role) -> list[dict[str, Any]]:
     """Return the volumes of a role's pods."""
     tls = pipeline.spec.kafka.tls_secret_ref
+    users = pipeline.spec.users.config_map_ref
     return [
         {"name": "config", "configMap": {"name": name_config(pipeline)}},
-        {"name": "users", "configMap": {"name": pipeline.spec.users.config_map_ref.name}},
+        *([{"name": "users", "configMap": {"name": users.name}}] if users else []),
         {"name": "tmp", "emptyDir": {"sizeLimit": TMP_SIZE_LIMIT}},
         *([_mount_secret("kafka-tls", tls.name)] if tls else []),
         *([_mount_secret(API_KEYS_FOLDER, keys)] if (keys := _find_keys_secret(pipeline, role)) else []),
@@ -46,7 +47,7 @@ def build_mounts(pipeline: Pipeline, role: Role) -> list[dict[str, Any]]:
     """Return where a role's container sees its volumes."""
     read_only = {
         "config": f"{ROOT}/config",
-        "users": f"{ROOT}/users",
+        **({"users": f"{ROOT}/users"} if pipeline.spec.users.config_map_ref else {}),
         **({"kafka-tls": f"{ROOT}/kafka-tls"} if pipeline.spec.kafka.tls_secret_ref else {}),
         **({API_KEYS_FOLDER: f"{ROOT}/{API_KEYS_FOLDER}"} if _find_keys_secret(pipeline, role) else {}),
         **{volume: f"{ROOT}/channels/{name}" for volume, _, name in _list_channel_secrets(pipeline, role)},
@@ -82,6 +83,15 @@ def _list_channel_secrets(pipeline: Pipeline, role: Role) -> list[tuple[str, str
 
 def _mount_secret(volume: str, secret: str) -> dict[str, Any]:
     return {"name": volume, "secret": {"secretName": secret, "defaultMode": SECRET_MODE}}
+
+
+def _refer_users(users: UsersSpec) -> list[dict[str, Any]]:
+    if users.redis is not None and users.redis.credentials_secret_ref is not None:
+        return _refer("TOCSIN_USERS__REDIS", users.redis.credentials_secret_ref.name, username_is_optional=True)
+    if users.http is not None and users.http.token_secret_ref is not None:
+        token = {"name": users.http.token_secret_ref.name, "key": "token"}
+        return [{"name": "TOCSIN_USERS__HTTP__TOKEN", "valueFrom": {"secretKeyRef": token}}]
+    return []
 
 
 def _refer(prefix: str, secret: str, *, username_is_optional: bool = False) -> list[dict[str, Any]]:

@@ -6,9 +6,9 @@ controller may run on the host network, which no selector describes); health and
 consumer.
 
 Out: DNS, and TCP to anywhere. Kafka names its brokers' addresses and ports itself, after the first connection;
-webhooks, SMTP servers and stores live where the user says. Listing their ports would cut off a broker that advertises
-another port than the bootstrap's; listing addresses as blocks would cut off pods and nodes on networks where blocks
-mean the outside world alone. A cluster that wants less adds its own policies to the pods' labels.
+webhooks, SMTP servers, stores and user directories live where the user says. Listing their ports would cut off a broker
+that advertises another port than the bootstrap's; listing addresses as blocks would cut off pods and nodes on networks
+where blocks mean the outside world alone. A cluster that wants less adds its own policies to the pods' labels.
 """
 
 from __future__ import annotations

@@ -12,10 +12,11 @@ from datetime import timedelta
 from typing import NamedTuple, Protocol
 
 from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.exceptions import DetailedPyreqwestError, PoolTimeoutError, PyreqwestError
+from pyreqwest.exceptions import PoolTimeoutError, PyreqwestError
 from pyreqwest.response import Response
 
 from tocsin_consumer.channels.base import TemporaryFailure
+from tocsin_core.http_errors import explain, read_causes
 
 USER_AGENT = "tocsin"
 MAX_ANSWER_BYTES = 16_384
@@ -87,14 +88,4 @@ def is_unsent(error: PyreqwestError) -> bool:
     The class does not tell: a connection that is cut while the answer is awaited is a ConnectError too, and a timeout
     is a ConnectTimeoutError wherever it strikes. What it was doing stands among the causes.
     """
-    return isinstance(error, PoolTimeoutError) or NOT_CONNECTED in _read_causes(error)
-
-
-def explain(error: PyreqwestError) -> str:
-    """Return an error's causes without the address it was sent to, which may carry a token."""
-    return ": ".join([type(error).__name__, *(text for text in _read_causes(error) if "url (" not in text)])
-
-
-def _read_causes(error: PyreqwestError) -> list[str]:
-    causes = (error.details or {}).get("causes") or [] if isinstance(error, DetailedPyreqwestError) else []
-    return [cause["message"] for cause in causes]
+    return isinstance(error, PoolTimeoutError) or NOT_CONNECTED in read_causes(error)

@@ -1,4 +1,4 @@
-"""One channel's circuit breaker: a provider that is down is left alone until it is back. Pure: time is passed in.
+"""A circuit breaker: a provider or a user directory that is down is left alone until it is back. Pure.
 
     CLOSED ──failures in a row, or a throttle──► OPEN ──the pause is over──► HALF_OPEN ──the probe succeeds──► CLOSED
                                                   ▲                              │
@@ -8,6 +8,8 @@ While it is not closed nothing of the channel starts but one probe at a time, an
 is a pause, with Kafka as the buffer, not ten thousand retries and dead letters. "In a row" means without any success,
 and by at least two different notifications, because one that the provider chokes on says nothing about the others. A
 throttle (429, 503 with Retry-After, SMTP 421) speaks for the whole channel and opens at once, for as long as it says.
+A user directory is treated alike: there a send is a question, and what differs between two of them is the user.
+Time is passed in, and so is chance.
 
 Only what began after the breaker's last change counts: when a provider hangs, the sends in flight fail one after the
 other for as long as their time-outs take, and must not be taken for probes.
@@ -21,7 +23,7 @@ from enum import Enum
 from tocsin_core.retry import Backoff
 
 FAILURES_IN_A_ROW = 5
-DIFFERENT_NOTIFICATIONS = 2
+DIFFERENT_SUBJECTS = 2
 PAUSE = Backoff(first_seconds=2.0, max_seconds=60.0, max_retry_after_seconds=600.0)
 
 
@@ -34,11 +36,12 @@ class State(Enum):
 
 
 class Breaker:
-    """The breaker of one channel. Every method takes the time, in seconds of a monotonic clock."""
+    """The breaker of one channel or directory. Every method takes the time, in seconds of a monotonic clock."""
 
-    __slots__ = ("_changed_at", "_failed_ids", "_failures", "_openings", "_probe", "_reopens_at")
+    __slots__ = ("_changed_at", "_failed_ids", "_failures", "_openings", "_pause", "_probe", "_reopens_at")
 
-    def __init__(self) -> None:
+    def __init__(self, pause: Backoff = PAUSE) -> None:
+        self._pause = pause
         self._failures = 0
         self._failed_ids: set[str] = set()
         self._openings = 0
@@ -87,30 +90,33 @@ class Breaker:
         now: float,
         *,
         began_at: float,
-        notification_id: str,
+        subject_id: str,
         is_throttled: bool,
         retry_after_seconds: float | None,
         random: float,
     ) -> bool:
-        """Take note of a failure that may be the channel's. Return whether this opened the breaker, or kept it open."""
+        """Take note of a failure that may be the channel's. Return whether this opened the breaker, or kept it open.
+
+        `subject_id` says what failed: the notification that was sent, or the user who was asked about.
+        """
         if began_at < self._changed_at and not is_throttled:
             return False
-        if self._reopens_at is None and not is_throttled and not self._is_one_too_many(notification_id):
+        if self._reopens_at is None and not is_throttled and not self._is_one_too_many(subject_id):
             return False
         self._open(now, retry_after_seconds=retry_after_seconds, random=random)
         return True
 
-    def _is_one_too_many(self, notification_id: str) -> bool:
+    def _is_one_too_many(self, subject_id: str) -> bool:
         self._failures += 1
-        if len(self._failed_ids) < DIFFERENT_NOTIFICATIONS:
-            self._failed_ids.add(notification_id)
-        return self._failures >= FAILURES_IN_A_ROW and len(self._failed_ids) >= DIFFERENT_NOTIFICATIONS
+        if len(self._failed_ids) < DIFFERENT_SUBJECTS:
+            self._failed_ids.add(subject_id)
+        return self._failures >= FAILURES_IN_A_ROW and len(self._failed_ids) >= DIFFERENT_SUBJECTS
 
     def _open(self, now: float, *, retry_after_seconds: float | None, random: float) -> None:
         if self.state(now) is not State.OPEN:
             self._openings += 1
-        pause = PAUSE.delay_seconds(self._openings, random)
+        pause = self._pause.delay_seconds(self._openings, random)
         if retry_after_seconds is not None:
-            pause = max(pause, min(retry_after_seconds, PAUSE.max_retry_after_seconds))
+            pause = max(pause, min(retry_after_seconds, self._pause.max_retry_after_seconds))
         self._reopens_at = max(now + pause, self._reopens_at or now)
         self._changed_at = now
