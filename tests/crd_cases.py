@@ -41,6 +41,9 @@ def _http(url: str = "https://users.example.org/v1/{id}") -> Changes:
 
 
 TOPIC = "spec.kafka.topic."
+AUTH = "spec.ingestion.auth."
+JWT = {"issuer": "https://id.example.org", "audience": "orders", "jwksURL": "https://id.example.org/keys"}
+SCREEN = {**_channel(type="WebSocket"), "spec.redis": {"url": "redis://valkey:6379/0"}}
 SCALING = "spec.consumer.scaling."
 
 CASES = (
@@ -91,6 +94,54 @@ CASES = (
         "a channel of type WebSocket needs `redis: {url: redis://host:6379/0}`",
         {**_channel(type="WebSocket"), "spec.redis": {"url": "redis://valkey:6379/0"}},
         _channel(type="WebSocket"),
+    ),
+    RuleCase(
+        "API keys have their Secret",
+        "name a Secret of what `tocsin keys create` prints",
+        {AUTH + "mode": "APIKey", AUTH + "keysSecretRef": SECRET},
+        {AUTH + "mode": "APIKey"},
+    ),
+    RuleCase(
+        "tokens have their issuer",
+        "write `jwt: {issuer, audience, jwksURL}`",
+        {AUTH + "mode": "JWT", AUTH + "jwt": JWT},
+        {AUTH + "jwt": JWT},
+    ),
+    RuleCase(
+        "nobody is counted whom nobody knows",
+        "set ingestion.auth.mode to APIKey or JWT",
+        {AUTH + "mode": "JWT", AUTH + "jwt": JWT, AUTH + "rateLimit": {"notificationsPerSecond": 5}},
+        {AUTH + "rateLimit": {"notificationsPerSecond": 5}},
+    ),
+    RuleCase(
+        "a token is good from one issuer, for one audience",
+        "ingestion.auth.jwt needs issuer, audience and jwksURL",
+        {AUTH + "mode": "JWT", AUTH + "jwt": JWT},
+        {AUTH + "mode": "JWT", AUTH + "jwt": {"audience": "orders", "jwksURL": "https://id.example.org/keys"}},
+    ),
+    RuleCase(
+        "an issuer's keys have an address",
+        "must be the issuer's jwks_uri",
+        {AUTH + "mode": "JWT", AUTH + "jwt": JWT},
+        {AUTH + "mode": "JWT", AUTH + "jwt": JWT | {"jwksURL": "https://me:password@id.example.org/keys"}},
+    ),
+    RuleCase(
+        "an issuer's keys do not travel in clear text",
+        "ingestion.auth.jwt.jwksURL must be https:// outside the cluster",
+        {AUTH + "mode": "JWT", AUTH + "jwt": JWT | {"jwksURL": "http://keycloak.auth.svc:8080/certs"}},
+        {AUTH + "mode": "JWT", AUTH + "jwt": JWT | {"jwksURL": "http://id.example.org/keys"}},
+    ),
+    RuleCase(
+        "a scope is one word",
+        "ingestion.auth.jwt.sendScope must be one scope",
+        {AUTH + "mode": "JWT", AUTH + "jwt": JWT | {"sendScope": "api://orders/notifications:send"}},
+        {AUTH + "mode": "JWT", AUTH + "jwt": JWT | {"sendScope": "a b"}},
+    ),
+    RuleCase(
+        "who may listen may not therefore post",
+        "ingestion.auth.jwt.sendScope is required with a channel of type WebSocket",
+        {**SCREEN, AUTH + "mode": "JWT", AUTH + "jwt": JWT | {"sendScope": "send"}},
+        {**SCREEN, AUTH + "mode": "JWT", AUTH + "jwt": JWT},
     ),
     RuleCase(
         "an origin is no address",

@@ -15,6 +15,7 @@ from tocsin_core.users import DirectoryUnavailable, Profile
 from tocsin_ingestion.accept import Acceptor, Target
 from tocsin_ingestion.admission import Limits
 from tocsin_ingestion.api import build_api
+from tocsin_ingestion.auth.gate import Gate
 from tocsin_ingestion.draft import Rules
 from tocsin_ingestion.exchange import Parts
 from tocsin_ingestion.protocol import bind_protocol
@@ -92,13 +93,14 @@ async def run_api(
     sink: Any = None,
     topic: str = "t",
     limits: Limits = LIMITS,
+    gate: Gate | None = None,
     **options: Any,
 ) -> AsyncIterator[Running]:
     """Serve the API one way or the other; `app` stands behind the hot path instead of the routes."""
     sink = sink or Sink()
     target = Target(topic, "default/orders", delivery_timeout_seconds)
     acceptor = Acceptor(Directory(), sink, target, limits=limits)
-    parts = Parts(acceptor, Rules(("push",)), Reporter(topic="t"))
+    parts = Parts(acceptor, Rules(("push",)), Reporter(topic="t"), gate)
     listener = bind("127.0.0.1", 0)
     port = listener.getsockname()[1]
     protocol = bind_protocol(parts) if way == "hot" else HttpToolsProtocol

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 
+from gates import GOOD_KEY, OTHER_KEY
 from ingestion_api import BATCH, GOOD, ONE
 from raw_http import build_request
 from tocsin_core.message import MAX_BODY_BYTES
@@ -137,4 +138,51 @@ CORPUS: dict[str, bytes] = {
     "batch of many": build_request([GOOD] * 99, target=BATCH),
     "batch above the limit": build_request(b" " * (16 * MAX_BODY_BYTES + 1), target=BATCH),
     "batch with a key, repeated": build_request([GOOD, GOOD], target=BATCH, headers=[KEY]) * 2,
+}
+
+BEARER = ("Authorization", f"Bearer {GOOD_KEY}")
+BATCH_OF_TEN = [GOOD | {"message": str(number)} for number in range(10)]
+# For an API that asks for keys, knows GOOD_KEY, and lets it send BURST notifications.
+BURST = 5
+KEYED_CORPUS: dict[str, bytes] = {
+    "good": build_request(GOOD, headers=[BEARER]),
+    "good, X-API-Key": build_request(GOOD, headers=[("X-API-Key", GOOD_KEY)]),
+    "scheme in lower case": build_request(GOOD, headers=[("authorization", f"bearer {GOOD_KEY}")]),
+    "no credentials": build_request(GOOD),
+    "another key": build_request(GOOD, headers=[("Authorization", f"Bearer {OTHER_KEY}")]),
+    "no key": build_request(GOOD, headers=[("Authorization", "Bearer hunter2")]),
+    "beyond ASCII": build_request(GOOD, headers=[("Authorization", "Bearer \xe9")]),
+    "nothing behind the scheme": build_request(GOOD, headers=[("Authorization", "Bearer")]),
+    "an empty header": build_request(GOOD, headers=[("Authorization", "")]),
+    "another scheme": build_request(GOOD, headers=[("Authorization", "Basic YTpi")]),
+    "two credentials": build_request(GOOD, headers=[BEARER, ("X-API-Key", GOOD_KEY)]),
+    "a credential twice": build_request(GOOD, headers=[BEARER, BEARER]),
+    "refused, then let in": build_request(GOOD) + build_request(GOOD, headers=[BEARER]),
+    "refused before what is wrong is seen": build_request(b"{"),
+    "let in and wrong": build_request(b"{", headers=[BEARER]),
+    "let in and not valid": build_request({}, headers=[BEARER]),
+    "refused, and to be closed": build_request(GOOD, headers=[("Connection", "close")]),
+    "refused, above the limit": build_request(GOOD_BYTES + b" " * MAX_BODY_BYTES),
+    "let in, above the limit": build_request(GOOD_BYTES + b" " * MAX_BODY_BYTES, headers=[BEARER]),
+    "refused, chunked": build_request(chunk(GOOD_BYTES), content_length=None, headers=[CHUNKED]),
+    "let in, chunked": build_request(chunk(GOOD_BYTES), content_length=None, headers=[CHUNKED, BEARER]),
+    "refused, expects to be asked": build_request(GOOD, headers=[("Expect", "100-continue")]),
+    "let in, expects to be asked": build_request(GOOD, headers=[("Expect", "100-continue"), BEARER]),
+    "a recipient to look up": build_request(GOOD | {"toID": 3}, headers=[BEARER]) * 3,
+    "a directory that stumbles": build_request(GOOD | {"toID": 666}, headers=[BEARER]),
+    "an unknown recipient": build_request(GOOD | {"toID": 77}, headers=[BEARER]),
+    "more than the limit": build_request(GOOD, headers=[BEARER]) * (BURST + 2),
+    "an Idempotency-Key, repeated": build_request(GOOD, headers=[BEARER, KEY]) * 2,
+    "batch": build_request([GOOD, GOOD], target=BATCH, headers=[BEARER]),
+    "batch, no credentials": build_request([GOOD, GOOD], target=BATCH),
+    "batch, more than the limit": build_request(BATCH_OF_TEN, target=BATCH, headers=[BEARER]) * 2,
+    "batch, more than the limit, users to look up": build_request(
+        [each | {"toID": 3} for each in BATCH_OF_TEN], target=BATCH, headers=[BEARER]
+    )
+    * 2,
+    "batch that is broken": build_request(b"[{]", target=BATCH, headers=[BEARER]) * 2,
+    "batch with invalid items": build_request([GOOD, {}, GOOD], target=BATCH, headers=[BEARER]),
+    "another method": build_request(method="GET", content_type=None, content_length=None),
+    "another path": build_request(GOOD, target="/v2"),
+    "the description": build_request(method="GET", target="/openapi.json", content_type=None, content_length=None),
 }

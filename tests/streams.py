@@ -40,10 +40,13 @@ class IngestionProcess(ConsumerProcess):
         return notification_id
 
 
-async def start_ingestion(world: World, redis_url: str, **ingestion: Any) -> IngestionProcess:
+async def start_ingestion(
+    world: World, redis_url: str, *, log_level: str = "info", **ingestion: Any
+) -> IngestionProcess:
     """Start an ingestion pod of this world's pipeline."""
     sections: dict[str, Any] = {
         "redis": {"url": redis_url},
+        "log": {"level": log_level},
         "ingestion": {"host": "127.0.0.1", "port": 0, "drain_seconds": 2} | ingestion,
     }
     process = IngestionProcess(await world.spawn("ingest", [SCREEN], **sections))

@@ -31,6 +31,7 @@ COMMANDS = {
     "operator": Command("tocsin_cli.roles.operator", "operator", "run the operator (in a pod, or against $KUBECONFIG)"),
     "ingest": Command("tocsin_cli.roles.ingest", "ingestion", "run the ingestion service"),
     "consume": Command("tocsin_cli.roles.consume", "consumer", "run the consumer service"),
+    "keys": Command("tocsin_cli.keys", "", "make an API key for ingestion, or hash one"),
     "explain": Command("tocsin_cli.explain", "", "say why a pipeline has as many consumers as it has"),
     "simulate": Command("tocsin_cli.simulate.command", "", "try scaling policies on a load, without a cluster"),
     "version": Command("tocsin_cli.version", "", "print the version"),

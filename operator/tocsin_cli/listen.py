@@ -21,6 +21,7 @@ import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from tocsin_cli.credentials import add_token_argument, build_headers, read_token
 from tocsin_core.errors import TocsinError
 from tocsin_core.lifecycle import stop_on_signals
 
@@ -29,7 +30,7 @@ PATH = "/v1/stream"
 SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 MAX_FRAME_BYTES = 1_048_576
 REMEMBERED = 1_000
-FINAL_CODES = frozenset({4400, 4403, 4404, 4429})
+FINAL_CODES = frozenset({4400, 4401, 4403, 4404, 4429})
 """Close codes after which connecting again cannot help."""
 
 
@@ -64,12 +65,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `tocsin listen`."""
     parser.add_argument("--user", required=True, metavar="ID", help="whose notifications")
     parser.add_argument("--url", default=DEFAULT_URL, help=f"the ingestion service (default: {DEFAULT_URL})")
+    add_token_argument(parser)
     parser.add_argument("--count", type=int, default=0, metavar="N", help="end after so many (default: go on)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Listen and return the exit code. Raise ListenError if the address is none."""
-    return asyncio.run(_run(build_address(arguments.url, arguments.user), arguments.count))
+    address = build_address(arguments.url, arguments.user)
+    return asyncio.run(_run(address, read_token(arguments.token_file), arguments.count))
 
 
 def build_address(url: str, user_id: str) -> str:
@@ -81,9 +84,9 @@ def build_address(url: str, user_id: str) -> str:
     return urlunsplit((SCHEMES[parts.scheme], parts.netloc, path, f"user={quote(user_id, safe='')}", ""))
 
 
-async def _run(address: str, count: int) -> int:
+async def _run(address: str, token: str, count: int) -> int:
     stop = stop_on_signals()
-    listening = asyncio.create_task(_listen(address, count))
+    listening = asyncio.create_task(_listen(address, token, count))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({listening, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -95,10 +98,11 @@ async def _run(address: str, count: int) -> int:
     return await listening
 
 
-async def _listen(address: str, count: int) -> int:
+async def _listen(address: str, token: str, count: int) -> int:
     memory, shown = Memory(), 0
+    connecting = connect(address, additional_headers=build_headers(token), max_size=MAX_FRAME_BYTES, compression=None)
     try:
-        async for connection in connect(address, max_size=MAX_FRAME_BYTES, compression=None):
+        async for connection in connecting:
             _say("connected")
             try:
                 while shown < count or count <= 0:

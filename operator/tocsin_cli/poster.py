@@ -16,10 +16,12 @@ from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import TransportError
 from pyreqwest.response import Response
 
+from tocsin_cli.credentials import build_headers
+
 PATH = "/v1/notifications"
 ACCEPTED = 202
 NO_ANSWER = 0
-REPEATABLE = (NO_ANSWER, 409, 503, 504)
+REPEATABLE = (NO_ANSWER, 409, 429, 503, 504)
 """Under an Idempotency-Key all of these can be repeated: the id stays the same whatever became of the first try."""
 FIRST_RETRY_SECONDS = 0.5
 TIMEOUT_SECONDS = 60.0
@@ -54,7 +56,8 @@ class _Problem(msgspec.Struct):
 class Poster:
     """A pool of connections to one ingestion service."""
 
-    def __init__(self, url: str, *, retry_seconds: float = 0.0, connections: int = 256) -> None:
+    def __init__(self, url: str, *, token: str = "", retry_seconds: float = 0.0, connections: int = 256) -> None:
+        self._headers = build_headers(token)
         self._url = url.rstrip("/").removesuffix(PATH) + PATH
         self._retry_seconds = retry_seconds
         self._builder = (
@@ -90,6 +93,8 @@ class Poster:
     async def _post_once(self, body: bytes, key: str) -> tuple[Answer, float]:
         assert self._client is not None, "use `async with`"  # noqa: S101 - a programming error
         request = self._client.post(self._url).header("content-type", "application/json").body_bytes(body)
+        for name, value in self._headers.items():
+            request = request.header(name, value)
         if key:
             request = request.header("idempotency-key", key)
         try:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from tocsin_cli.credentials import add_token_argument, read_token
 from tocsin_cli.feed import Line, Target, post_lines, read_lines
 from tocsin_cli.poster import NO_ANSWER, Answer, Poster
 from tocsin_core.errors import TocsinError
@@ -62,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `tocsin send`."""
     parser.add_argument("message", nargs="?", help="the text of one notification")
     parser.add_argument("--url", default=DEFAULT_URL, help=f"the ingestion service (default: {DEFAULT_URL})")
+    add_token_argument(parser)
     parser.add_argument("--from", dest="from_id", metavar="ID", help="the sender's id")
     parser.add_argument("--to", dest="to_id", metavar="ID", help="the recipient's id")
     parser.add_argument("--title", help="a title")
@@ -94,7 +96,8 @@ def build_line(arguments: argparse.Namespace) -> Line:
 async def _send(arguments: argparse.Namespace) -> int:
     outcome = Outcome()
     lines = _read(arguments.input) if arguments.input else _just(build_line(arguments))
-    async with Poster(arguments.url, retry_seconds=RETRY_SECONDS if arguments.input else 0.0) as poster:
+    token = read_token(arguments.token_file)
+    async with Poster(arguments.url, token=token, retry_seconds=RETRY_SECONDS if arguments.input else 0.0) as poster:
         await post_lines(lines, poster.post, outcome.note)
     return outcome.exit_code
 

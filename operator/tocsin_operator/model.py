@@ -100,10 +100,30 @@ class RedisSpec(Spec, frozen=True):
     credentials_secret_ref: SecretRef | None = None
 
 
-class AuthSpec(Spec, frozen=True):
-    """Who may post."""
+class JWTSpec(Spec, frozen=True):
+    """Whose tokens are good."""
 
-    mode: Literal["None"] = "None"
+    issuer: str
+    audience: str
+    jwks_url: str = msgspec.field(name="jwksURL")
+    leeway_seconds: int = 30
+    send_scope: str | None = None
+
+
+class RateLimitSpec(Spec, frozen=True):
+    """How much each caller may send through each pod."""
+
+    notifications_per_second: int
+    burst: int | None = None
+
+
+class AuthSpec(Spec, frozen=True):
+    """Who may post and listen, and how much."""
+
+    mode: Literal["None", "APIKey", "JWT"] = "None"
+    keys_secret_ref: SecretRef | None = None
+    jwt: JWTSpec | None = None
+    rate_limit: RateLimitSpec | None = None
 
 
 class IngestionScalingSpec(Spec, frozen=True):

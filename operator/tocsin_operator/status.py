@@ -4,6 +4,7 @@
     Progressing   Deployments are still on their way to what the spec says
     Degraded      something is wrong that its owner should mend; the first problem gives the reason
     TopicDurable  an acknowledged record is on more than one broker
+    Authenticated ingestion asks who calls
 
 KafkaReachable, ScalingActive, `kafka` and `scaling` are the scaler's; neither side ever writes the other's.
 """
@@ -23,7 +24,7 @@ from tocsin_operator.model import Pipeline
 from tocsin_operator.problems import Problem
 from tocsin_operator.replicas import OWNER_MODES
 
-OWNED_CONDITIONS = ("Ready", "Progressing", "Degraded", "TopicDurable")
+OWNED_CONDITIONS = ("Ready", "Progressing", "Degraded", "TopicDurable", "Authenticated")
 OWNED_FIELDS = ("observedGeneration", "ingestion", "consumer")
 
 
@@ -43,6 +44,7 @@ def build_status(pipeline: Pipeline, world: World, *, now: datetime) -> dict[str
         claim_progressing(pipeline, world),
         claim_degraded(world),
         world.durability,
+        claim_authenticated(pipeline),
     )
     previous = pipeline.status.get("conditions", [])
     ingestion = _build_replicas(world.deployments["ingestion"])
@@ -95,6 +97,15 @@ def claim_degraded(world: World) -> Claim:
     return Claim("Degraded", True, world.problems[0].reason, message)
 
 
+def claim_authenticated(pipeline: Pipeline) -> Claim:
+    """Return whether ingestion asks who calls. What the spec says; a mode without its keys shows in Ready."""
+    auth = pipeline.spec.ingestion.auth
+    if auth.mode == "None":
+        fix = "set spec.ingestion.auth.mode to APIKey or JWT, or let only those reach it who may"
+        return Claim("Authenticated", False, "AuthModeNone", f"{_describe_auth(pipeline)}; {fix}")
+    return Claim("Authenticated", True, f"AuthMode{auth.mode}", _describe_auth(pipeline))
+
+
 def _is_serving(pipeline: Pipeline, role: Role, facts: DeploymentFacts | None) -> bool:
     """Return whether the role does its work; consumers that rest because nothing waits do theirs."""
     if facts is None:
@@ -113,9 +124,14 @@ def _describe_pods(world: World) -> str:
 
 
 def _describe_auth(pipeline: Pipeline) -> str:
-    mode = pipeline.spec.ingestion.auth.mode
+    auth, endpoint = pipeline.spec.ingestion.auth, build_endpoint(pipeline)
     rights = "post and listen as any user" if pipeline.has_streams else "post"
-    return f"auth.mode {mode}: whoever reaches {build_endpoint(pipeline)} may {rights}"
+    if auth.keys_secret_ref is not None:
+        return f"auth.mode APIKey: who holds a key of Secret {auth.keys_secret_ref.name} may {rights} at {endpoint}"
+    if auth.jwt is not None:
+        scope = f" with scope {auth.jwt.send_scope}" if auth.jwt.send_scope else ""
+        return f"auth.mode JWT: who holds a token of {auth.jwt.issuer}{scope} may post at {endpoint}"
+    return f"auth.mode {auth.mode}: whoever reaches {endpoint} may {rights}"
 
 
 def _build_replicas(facts: DeploymentFacts | None) -> dict[str, Any]:

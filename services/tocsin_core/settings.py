@@ -138,10 +138,39 @@ class RedisSettings(Section):
     password: SecretStr = SecretStr("")
 
 
-class AuthSettings(Section):
-    """Who may post. `None` is said aloud rather than assumed."""
+class JWTSettings(Section):
+    """Whose tokens are good, and where that issuer's public keys are."""
 
-    mode: Literal["None"] = "None"
+    issuer: str = Field(min_length=1, max_length=2_048)
+    audience: str = Field(min_length=1, max_length=2_048)
+    jwks_url: str = Field(pattern=r"^https?://[^\s/@]+/\S*$", max_length=2_048)
+    leeway_seconds: int = Field(default=30, ge=0, le=300, description="how wrong clocks may be")
+    send_scope: str = Field(default="", max_length=256, pattern=r"^[A-Za-z0-9:/._~+-]*$")
+
+
+class RateLimitSettings(Section):
+    """How much each caller may send, per pod."""
+
+    notifications_per_second: int = Field(ge=1, le=1_000_000)
+    burst: int | None = Field(default=None, ge=1, le=10_000_000, description="at once; None: a second's worth")
+
+
+class AuthSettings(Section):
+    """Who may post and listen. `None` is said aloud rather than assumed."""
+
+    mode: Literal["None", "APIKey", "JWT"] = "None"
+    keys_folder: Path | None = None
+    jwt: JWTSettings | None = None
+    rate_limit: RateLimitSettings | None = None
+
+    @model_validator(mode="after")
+    def _mode_has_what_it_needs(self) -> Self:
+        for mode, key in (("APIKey", "keys_folder"), ("JWT", "jwt")):
+            if (self.mode == mode) != (getattr(self, key) is not None):
+                raise ValueError(f"{key} belongs to mode {mode}, and only to it")
+        if self.mode == "None" and self.rate_limit is not None:
+            raise ValueError("rate_limit counts by caller: set mode to APIKey or JWT, or remove it")
+        return self
 
 
 class StreamSettings(Section):

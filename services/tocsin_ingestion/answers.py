@@ -59,7 +59,7 @@ def build_accepted(accepted: Accepted) -> Answer:
 
 def build_refusal(problem: Problem, trace_id: str | None) -> Answer:
     """Return the problem+json answer, with Retry-After where repeating can help."""
-    headers = [("content-type", MEDIA_TYPE), *_retry_after([problem])]
+    headers = [("content-type", MEDIA_TYPE), *_retry_after([problem]), *problem.headers]
     return Answer(problem.kind.status, headers, msgspec.json.encode(problem.build_details(trace_id)))
 
 
@@ -82,5 +82,5 @@ def _build_result(index: int, outcome: Accepted | Problem) -> ItemResult:
 
 
 def _retry_after(problems: Sequence[Problem]) -> list[tuple[str, str]]:
-    seconds = max((problem.kind.retry_after_seconds or 0 for problem in problems), default=0)
+    seconds = max((problem.retry_after_seconds or 0 for problem in problems), default=0)
     return [("retry-after", str(seconds))] if seconds else []

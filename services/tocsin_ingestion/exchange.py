@@ -18,6 +18,7 @@ from tocsin_core.codec import make_traceparent, trace_id_of
 from tocsin_core.message import MAX_BODY_BYTES
 from tocsin_ingestion.accept import Accepted, Acceptor, Sent
 from tocsin_ingestion.answers import Answer, build_accepted, build_batch, build_refusal
+from tocsin_ingestion.auth.gate import Gate, Grant
 from tocsin_ingestion.draft import Rules
 from tocsin_ingestion.identity import read_key
 from tocsin_ingestion.problems import Problem, internal
@@ -38,6 +39,8 @@ class Parts(NamedTuple):
     acceptor: Acceptor
     rules: Rules
     reporter: Reporter
+    gate: Gate | None = None
+    """None: whoever reaches the API may post."""
 
 
 class Exchange:
@@ -52,9 +55,14 @@ class Exchange:
         self.keep_alive = keep_alive
         self.disconnected = False
         self.response_complete = False
+        self.grant: Grant | None = None
         incoming = fields.get(b"traceparent")
         self.traceparent = make_traceparent(incoming.decode("latin-1") if incoming else None)
         self._reply = reply
+
+    def enter(self, gate: Gate) -> bool:
+        """Let the caller in, or refuse. False, and nothing done, if that has to be waited for."""
+        return self._guard(self._enter, gate)
 
     def begin(self, body: bytes) -> bool:
         """Send what the body holds and arrange for the answer. False, and nothing done, if it is one for the routes."""
@@ -71,7 +79,7 @@ class Exchange:
         if not self.response_complete:
             self._guard(self._end)
 
-    def _guard(self, act: Callable[..., bool], *arguments: bytes) -> bool:
+    def _guard(self, act: Callable[..., bool], *arguments: bytes | Gate) -> bool:
         try:
             return act(*arguments)
         except Problem as problem:
@@ -81,6 +89,12 @@ class Exchange:
             if not self.response_complete:
                 self._answer(build_refusal(internal(), self._trace_id))
         return True
+
+    def _enter(self, gate: Gate) -> bool:
+        self.grant = gate.try_enter(self.fields.get(b"authorization"), self.fields.get(b"x-api-key"))
+        if self.grant is not None:
+            self.grant.claim_first()
+        return self.grant is not None
 
     def _begin(self, body: bytes) -> bool:
         raise NotImplementedError
@@ -142,6 +156,8 @@ class BatchExchange(Exchange):
         key = self._read_key()
         parts = self.parts
         drafts = parse_batch(body, self._read_content_type(), rules=parts.rules, now=datetime.now(UTC))
+        if self.grant is not None:
+            drafts = self.grant.limit(drafts)
         sents = parts.acceptor.try_send_all(drafts, traceparent=self.traceparent, key=key)
         if sents is None:
             return False

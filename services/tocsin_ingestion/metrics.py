@@ -17,3 +17,6 @@ STREAMS_CLOSED = Counter(
 _refused = Counter("tocsin_ingestion_refused", "Notifications refused, by reason", ["reason"], registry=registry)
 # Every reason exists from the start, so that a rate over it is never missing.
 REFUSED = {kind: _refused.labels(kind.name) for kind in KINDS}
+
+AUTH_REFUSED = Counter("tocsin_ingestion_auth_refused", "Callers not let in, by reason", ["reason"], registry=registry)
+KEY_USED = Counter("tocsin_ingestion_key_used", "Requests let in, by name of the API key", ["key"], registry=registry)

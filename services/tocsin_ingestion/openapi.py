@@ -6,6 +6,7 @@ schemas come from msgspec and are handed to FastAPI's `openapi_extra`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import groupby
 from typing import Any
 
@@ -14,7 +15,7 @@ import msgspec
 from tocsin_ingestion.answers import AcceptedBody, BatchBody
 from tocsin_ingestion.draft import Draft
 from tocsin_ingestion.media import Media
-from tocsin_ingestion.problems import KINDS, MEDIA_TYPE, ProblemDetails
+from tocsin_ingestion.problems import AUTH_KINDS, KINDS, MEDIA_TYPE, Kind, ProblemDetails
 from tocsin_ingestion.validation import FORM_FIELDS, MAX_BATCH_BYTES, MAX_BATCH_ITEMS
 
 DESCRIPTION = """\
@@ -30,6 +31,7 @@ reaches another is stored again under the same id, by which consumers with a sto
 A pipeline with a channel of type WebSocket also serves `GET /v1/stream?user=ID`, a **WebSocket** on which a person's
 notifications arrive, one JSON text frame each: `{id, fromID, toID, message, title?, data?, channel, acceptedAt}`. Drop
 what has an id and channel seen before; connect again after 1012, 1013, 4408 and a lost connection, not after others.
+Where credentials are asked for, it asks too; a page offers its own as subprotocols: `tocsin` and `bearer.TOKEN`.
 """
 _REFERENCE = "#/components/schemas/{name}"
 _KEY_PARAMETER = {
@@ -59,8 +61,8 @@ def build_components() -> dict[str, Any]:
     return components
 
 
-def describe_one() -> dict[str, Any]:
-    """Return `openapi_extra` for `POST /v1/notifications`."""
+def describe_one(schemes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `openapi_extra` for `POST /v1/notifications`, which one of the security schemes opens."""
     draft = _refer("Draft")
     form = {
         "type": "object",
@@ -68,33 +70,36 @@ def describe_one() -> dict[str, Any]:
         "required": ["fromID", "toID", "message"],
     }
     content = {Media.JSON.value: {"schema": draft}, Media.FORM.value: {"schema": form}}
-    return _describe_request(content) | {
-        "responses": _describe_responses("AcceptedBody", {k.status for k in _ONE_KINDS})
+    kinds = _ONE_KINDS if schemes else _ONE_KINDS - set(AUTH_KINDS)
+    return _describe_request(content, schemes) | {
+        "responses": _describe_responses("AcceptedBody", {kind.status for kind in kinds}, kinds)
     }
 
 
-def describe_batch() -> dict[str, Any]:
-    """Return `openapi_extra` for `POST /v1/notifications:batch`."""
+def describe_batch(schemes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `openapi_extra` for `POST /v1/notifications:batch`, likewise."""
     array = {"type": "array", "items": _refer("Draft"), "minItems": 1, "maxItems": MAX_BATCH_ITEMS}
     lines = {"type": "string", "description": f"one notification per line, at most {MAX_BATCH_BYTES} bytes in all"}
     content = {Media.JSON.value: {"schema": array}, Media.NDJSON.value: {"schema": lines}}
-    responses = _describe_responses("BatchBody", _BATCH_STATUSES)
+    kinds = _ONE_KINDS if schemes else _ONE_KINDS - set(AUTH_KINDS)
+    responses = _describe_responses("BatchBody", _BATCH_STATUSES | ({401, 403, 429} if schemes else set()), kinds)
     responses["207"] = _describe_response("Some items were refused: each has its own status", "BatchBody")
-    return _describe_request(content) | {"responses": dict(sorted(responses.items()))}
+    return _describe_request(content, schemes) | {"responses": dict(sorted(responses.items()))}
 
 
-def _describe_request(content: dict[str, Any]) -> dict[str, Any]:
-    return {
+def _describe_request(content: dict[str, Any], schemes: Mapping[str, Any]) -> dict[str, Any]:
+    security: dict[str, Any] = {"security": [{name: []} for name in schemes]} if schemes else {}
+    return security | {
         "parameters": [_KEY_PARAMETER, _TRACE_PARAMETER],
         "requestBody": {"required": True, "content": content},
     }
 
 
-def _describe_responses(accepted: str, statuses: set[int]) -> dict[str, Any]:
+def _describe_responses(accepted: str, statuses: set[int], described: set[Kind]) -> dict[str, Any]:
     responses = {"202": _describe_response("Stored in Kafka", accepted)}
     for status, kinds in groupby(sorted(KINDS, key=lambda kind: kind.status), key=lambda kind: kind.status):
         if status in statuses:
-            titles = "; ".join(kind.title for kind in kinds if kind in _ONE_KINDS)
+            titles = "; ".join(kind.title for kind in kinds if kind in described)
             responses[str(status)] = _describe_response(titles, "ProblemDetails", media_type=MEDIA_TYPE)
     return responses
 

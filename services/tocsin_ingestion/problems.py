@@ -28,6 +28,8 @@ class Kind(NamedTuple):
 
 
 MALFORMED = Kind("malformed", 400, "The body cannot be read")
+UNAUTHENTICATED = Kind("unauthenticated", 401, "Credentials are missing or wrong")
+FORBIDDEN = Kind("forbidden", 403, "The credentials do not allow this")
 UNKNOWN_USER = Kind("unknown-user", 404, "No such user")
 NOT_FOUND = Kind("not-found", 404, "No such path")
 METHOD_NOT_ALLOWED = Kind("method-not-allowed", 405, "The path does not take this method")
@@ -37,6 +39,7 @@ KEY_IN_FLIGHT = Kind("idempotency-key-in-flight", 409, "The first request with t
 TOO_LARGE = Kind("too-large", 413, "The body is too large")
 UNSUPPORTED = Kind("unsupported-media-type", 415, "The Content-Type is not supported")
 UPGRADE_REQUIRED = Kind("upgrade-required", 426, "This path speaks WebSocket")
+RATE_LIMITED = Kind("rate-limited", 429, "More notifications than this caller may send", 1)
 HEAD_TOO_LARGE = Kind("head-too-large", 431, "The headers are too large")
 INVALID = Kind("invalid", 422, "The notification is not valid")
 KEY_REUSED = Kind("idempotency-key-reused", 422, "This Idempotency-Key belongs to another notification")
@@ -46,10 +49,13 @@ BUSY = Kind("busy", 503, "Too many notifications are waiting for Kafka", 1)
 KAFKA_UNAVAILABLE = Kind("kafka-unavailable", 503, "Kafka does not answer", 2)
 KAFKA_REFUSED = Kind("kafka-refused", 503, "Kafka refuses this pipeline", 30)
 DIRECTORY_UNAVAILABLE = Kind("directory-unavailable", 503, "The user directory cannot be read", 5)
+AUTH_UNAVAILABLE = Kind("auth-unavailable", 503, "Credentials cannot be checked at present", 5)
 DRAINING = Kind("draining", 503, "This instance is shutting down", 1)
 OUTCOME_UNKNOWN = Kind("outcome-unknown", 504, "Kafka did not confirm in time", 2)
 
 KINDS = tuple(value for value in tuple(globals().values()) if isinstance(value, Kind))
+AUTH_KINDS = (UNAUTHENTICATED, FORBIDDEN, RATE_LIMITED, AUTH_UNAVAILABLE)
+"""What only an API that asks who calls can answer."""
 
 
 class FieldError(msgspec.Struct, frozen=True):
@@ -71,13 +77,23 @@ class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 
 class Problem(TocsinError):
-    """A refusal on its way to the client. Its cause, if any, is for the log only."""
+    """A refusal on its way to the client, with the headers it wants. Its cause, if any, is for the log only."""
 
-    def __init__(self, kind: Kind, detail: str, *, errors: tuple[FieldError, ...] = ()) -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        detail: str,
+        *,
+        errors: tuple[FieldError, ...] = (),
+        headers: tuple[tuple[str, str], ...] = (),
+        retry_after_seconds: int | None = None,
+    ) -> None:
         super().__init__(detail)
         self.kind = kind
         self.detail = detail
         self.errors = errors
+        self.headers = headers
+        self.retry_after_seconds = kind.retry_after_seconds if retry_after_seconds is None else retry_after_seconds
 
     def build_details(self, trace_id: str | None = None) -> ProblemDetails:
         """Return what the client reads."""

@@ -15,6 +15,7 @@ second over all connections instead of armed per request; a timer costs as much 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Any
 
@@ -24,6 +25,7 @@ from uvicorn.server import ServerState
 
 from tocsin_ingestion.accept import Accepted
 from tocsin_ingestion.answers import Answer, build_accepted, build_refusal
+from tocsin_ingestion.auth.gate import GRANT
 from tocsin_ingestion.body import BODY_TIMEOUT_SECONDS, MAX_LENGTH_DIGITS, body_timeout
 from tocsin_ingestion.exchange import BatchExchange, Exchange, Parts, SingleExchange
 from tocsin_ingestion.problems import HEAD_TIMEOUT, HEAD_TOO_LARGE, Problem
@@ -38,7 +40,9 @@ _EXCHANGES: dict[bytes, type[Exchange]] = {
     b"/v1/notifications": SingleExchange,
     b"/v1/notifications:batch": BatchExchange,
 }
-_READ = frozenset({b"content-type", b"content-length", b"idempotency-key", b"traceparent"})
+_READ = frozenset(
+    {b"content-type", b"content-length", b"idempotency-key", b"traceparent", b"authorization", b"x-api-key"}
+)
 _UNUSUAL = frozenset({b"expect", b"transfer-encoding", b"upgrade"})
 
 
@@ -119,10 +123,7 @@ class HotPathProtocol(HttpToolsProtocol):
         elif kind is None or fields is None or not self._is_usual(int(fields[b"content-length"]), kind.max_body_bytes):
             self._hand_over()
         else:
-            exchange = kind(self.parts, fields, self._reply, keep_alive=self.parser.should_keep_alive())
-            self._incoming = self.cycle = exchange  # type: ignore[assignment]  # to uvicorn it is its cycle
-            self._enter(_BODY)
-            self._hold_body(exchange, int(fields[b"content-length"]))
+            self._take(kind(self.parts, fields, self._reply, keep_alive=self.parser.should_keep_alive()))
 
     def on_body(self, body: bytes) -> None:
         """Collect the body; its declared length was checked, and the parser takes no more than that."""
@@ -145,8 +146,7 @@ class HotPathProtocol(HttpToolsProtocol):
         self._release_body()
         self._answering, self._asked_at = exchange, self._since
         if not exchange.begin(body):
-            self._answering = self.cycle = None  # type: ignore[assignment]  # nothing is in front of it
-            self._hand_over()
+            self._hand_over_taken(exchange)
             super().on_body(body)
             super().on_message_complete()
 
@@ -183,6 +183,16 @@ class HotPathProtocol(HttpToolsProtocol):
     def _enter(self, phase: Phase) -> None:
         self._phase = phase
         self._since = self.loop.time()
+
+    def _take(self, exchange: Exchange) -> None:
+        """Begin to read the body of a caller who may send one."""
+        self._incoming = self.cycle = exchange  # type: ignore[assignment]  # to uvicorn it is its cycle
+        self._enter(_BODY)
+        gate = self.parts.gate
+        if gate is not None and not exchange.enter(gate):
+            self._hand_over_taken(exchange)
+        elif not exchange.response_complete:
+            self._hold_body(exchange, int(exchange.fields[b"content-length"]))
 
     def _ignore(self) -> None:
         """Read over a request behind the last one that this connection answers."""
@@ -234,10 +244,18 @@ class HotPathProtocol(HttpToolsProtocol):
         self.headers.extend(headers)  # the same list is in uvicorn's scope
         super().on_headers_complete()
 
+    def _hand_over_taken(self, exchange: Exchange) -> None:
+        """Hand over a request that was begun here, with what its caller was granted."""
+        self._answering = self.cycle = None  # type: ignore[assignment]  # nothing is in front of it
+        self._hand_over()
+        if exchange.grant is not None:
+            self.scope["state"][GRANT] = exchange.grant
+
     def _reply(self, exchange: Exchange, answer: Answer | Accepted) -> None:
         is_kept = exchange.keep_alive and CLOSE not in self.server_state.default_headers
         if not self.transport.is_closing():
-            self.transport.write(self._write(answer, is_kept=is_kept))
+            headers = () if exchange.grant is None else exchange.grant.build_headers()
+            self.transport.write(self._write(answer, headers, is_kept=is_kept))
             if not is_kept:
                 self.transport.close()
         self._answering = None
@@ -248,13 +266,13 @@ class HotPathProtocol(HttpToolsProtocol):
         else:
             self.server_state.total_requests += 1
 
-    def _write(self, answer: Answer | Accepted, *, is_kept: bool) -> bytes:
+    def _write(self, answer: Answer | Accepted, headers: Sequence[tuple[str, str]], *, is_kept: bool) -> bytes:
         defaults = self.server_state.default_headers
         if isinstance(answer, Accepted):
             if is_kept:
-                return self.written.write_accepted(answer.id, defaults)
+                return self.written.write_accepted(answer.id, defaults, headers)
             answer = build_accepted(answer)
-        return write(answer, defaults, is_kept=is_kept)
+        return write(answer, defaults, headers, is_kept=is_kept)
 
     def _end(self, problem: Problem) -> None:
         """Refuse what is no request yet, and close the connection."""

@@ -14,6 +14,7 @@ from tocsin_ingestion.answers import Answer, build_accepted
 
 Headers = Sequence[tuple[bytes, bytes]]
 CLOSE = (b"connection", b"close")
+_END_OF_HEADERS = b"\r\n\r\n"
 _ID = "00000000-0000-7000-8000-000000000000"
 """Ids are all as long as this one, so that every 202 is the same but for its id."""
 
@@ -25,20 +26,24 @@ class Written:
         self._defaults: Headers = []
         self._head = self._tail = b""
 
-    def write_accepted(self, notification_id: str, defaults: Headers) -> bytes:
+    def write_accepted(self, notification_id: str, defaults: Headers, more: Sequence[tuple[str, str]] = ()) -> bytes:
         """Return the 202 for a notification stored for the first time, on a connection that is kept."""
         if defaults is not self._defaults or not self._head:
             self._head, _, self._tail = write(build_accepted(Accepted(_ID)), defaults).partition(_ID.encode())
             self._defaults = defaults
-        return self._head + notification_id.encode() + self._tail
+        head = self._head
+        if more:
+            lines = "".join(f"\r\n{name}: {value}" for name, value in more).encode("latin-1")
+            head = head.replace(_END_OF_HEADERS, lines + _END_OF_HEADERS, 1)
+        return head + notification_id.encode() + self._tail
 
 
-def write(answer: Answer, defaults: Headers, *, is_kept: bool = True) -> bytes:
+def write(answer: Answer, defaults: Headers, more: Sequence[tuple[str, str]] = (), *, is_kept: bool = True) -> bytes:
     """Return an answer's bytes. `is_kept` False tells the client that the connection is closed after it."""
     status = HTTPStatus(answer.status)
     lines = [f"HTTP/1.1 {status.value} {status.phrase}".encode("ascii")]
     lines += [name + b": " + value for name, value in defaults]
-    lines += [f"{name}: {value}".encode("latin-1") for name, value in answer.headers]
+    lines += [f"{name}: {value}".encode("latin-1") for name, value in (*answer.headers, *more)]
     lines.append(b"content-length: %d" % len(answer.body))
     if not is_kept and CLOSE not in defaults:
         lines.append(b"connection: close")

@@ -25,6 +25,7 @@ from tocsin_core.settings import Settings
 from tocsin_ingestion.accept import Acceptor, Target
 from tocsin_ingestion.admission import Limits
 from tocsin_ingestion.api import build_api
+from tocsin_ingestion.auth.building import build_gate
 from tocsin_ingestion.draft import Rules
 from tocsin_ingestion.exchange import Parts
 from tocsin_ingestion.protocol import bind_protocol
@@ -38,8 +39,10 @@ SERVICE = "tocsin-ingestion"
 HEALTH_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 OBSERVE_SECONDS = 5.0
 OBSERVE_TIMEOUT_SECONDS = 4.0
+GATE_SECONDS = 1.0
+"""Between looks at whether keys have changed."""
 STARTING_OBSERVE_SECONDS = 0.5
-AUTH_ADVICE = "let a NetworkPolicy or a gateway decide who reaches the API"
+AUTH_ADVICE = "set ingestion.auth.mode, or let a NetworkPolicy or a gateway decide who reaches the API"
 ANNOUNCE_SECONDS = 5.0
 """How long a pod that is going away still takes connections: until every kube-proxy has heard of it."""
 
@@ -101,17 +104,19 @@ class Ingestion:
             directory.check,
             users_patience_seconds=directory.patience_seconds,
         )
+        self._gate = build_gate(settings.ingestion.auth)
         checks = {
-            "check_ready": self._readiness.check,
+            "check_ready": self._check_ready,
             "check_alive": self._check_alive,
             "remark": self._readiness.remark,
         }
         self._health = HealthServer(settings.health, **checks)
         rules = Rules(tuple(channel.name for channel in settings.consumer.channels))
         health = health_app(**checks)
-        self._streams = build_streams(settings, directory)
-        app = dispatch(build_api(self._acceptor, rules, self._reporter), health, self._streams)
-        protocol = bind_protocol(Parts(self._acceptor, rules, self._reporter))
+        self._streams = build_streams(settings, directory, self._gate)
+        parts = Parts(self._acceptor, rules, self._reporter, self._gate)
+        app = dispatch(build_api(*parts), health, self._streams)
+        protocol = bind_protocol(parts)
         self._server = DrainingServer(
             build_config(app, protocol, graceful_seconds=sum(self._plan[1:]), has_streams=settings.has_streams)
         )
@@ -125,12 +130,14 @@ class Ingestion:
         lifecycle.rest_garbage_collection()
         async with asyncio.TaskGroup() as tasks:
             watching = tasks.create_task(self._watch())
+            guarding = tasks.create_task(self._watch_gate())
             serving = tasks.create_task(self._server.serve(sockets=[self._listener]))
             stopping = tasks.create_task(stop.wait())
             self._greet()
             await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
             undelivered = await self._drain(serving)
             watching.cancel()
+            guarding.cancel()
             stopping.cancel()
         self._reporter.flush(is_final=True)
         await self._admin.close()
@@ -168,6 +175,18 @@ class Ingestion:
             except Exception:  # noqa: BLE001 - the top of a loop whose end would turn the pod unready for ever
                 _log.exception("watching failed; trying again")
             await asyncio.sleep(STARTING_OBSERVE_SECONDS if self._readiness.check() else OBSERVE_SECONDS)
+
+    async def _watch_gate(self) -> None:
+        while self._gate is not None:
+            try:
+                await self._gate.checker.refresh()
+            except Exception:  # noqa: BLE001 - the top of a loop whose end would keep revoked keys good for ever
+                _log.exception("looking at the keys failed; trying again")
+            await asyncio.sleep(GATE_SECONDS)
+
+    def _check_ready(self) -> str:
+        """Return why no request should come here: one without any key would turn everybody away."""
+        return self._readiness.check() or ("" if self._gate is None else self._gate.checker.check())
 
     def _check_alive(self) -> str:
         return "" if self._producer.is_healthy else "the producer cannot acknowledge anything any more"

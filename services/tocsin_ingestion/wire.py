@@ -36,6 +36,7 @@ class StreamProtocol(WebSocketsSansIOProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.logger = logging.getLogger("uvicorn.access")  # a line per connection is at debug, like one per request
+        self.conn.debug = False  # it would log every handshake and frame: credentials, and what is for one person only
 
     def handle_connect(self, event: Request) -> None:
         """Begin the handshake; the application starts with the next turn of the loop."""

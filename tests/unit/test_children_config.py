@@ -10,6 +10,7 @@ import pytest
 from pipelines import Changes, parse_stored
 from tocsin_core.settings import Settings, load_settings
 from tocsin_operator.children.config import build_service_config, hash_service_config, render_service_config
+from tocsin_operator.children.mounts import build_mounts, build_volumes
 from tocsin_operator.children.naming import ROLES, Role
 from tocsin_operator.model import Pipeline
 
@@ -27,6 +28,17 @@ EVERYTHING: Changes = {
     },
     "users": {"configMapRef": {"name": "people"}},
     "ingestion": {
+        "auth": {
+            "mode": "JWT",
+            "jwt": {
+                "issuer": "https://id.example.org",
+                "audience": "orders",
+                "jwksURL": "https://id.example.org/keys",
+                "leewaySeconds": 5,
+                "sendScope": "notifications:send",
+            },
+            "rateLimit": {"notificationsPerSecond": 50, "burst": 200},
+        },
         "stream": {"maxConnections": 9, "maxConnectionsPerUser": 3, "allowedOrigins": ["https://app.example.org"]},
     },
     "redis": {"url": "redis://valkey:6379/0", "credentialsSecretRef": {"name": "valkey"}},
@@ -91,6 +103,13 @@ def test_every_field_of_the_spec_reaches_the_settings(tmp_path: Path, monkeypatc
     assert settings.has_streams
     assert (stream.max_connections, stream.max_connections_per_user) == (9, 3)
     assert stream.allowed_origins == ["https://app.example.org"]
+    auth = settings.ingestion.auth
+    assert auth.jwt is not None
+    assert (auth.jwt.issuer, auth.jwt.audience) == ("https://id.example.org", "orders")
+    assert (auth.jwt.jwks_url, auth.jwt.leeway_seconds) == ("https://id.example.org/keys", 5)
+    assert auth.jwt.send_scope == "notifications:send"
+    assert auth.rate_limit is not None
+    assert (auth.rate_limit.notifications_per_second, auth.rate_limit.burst) == (50, 200)
     assert settings.consumer.concurrency == 10
     assert settings.consumer.channel_limits == {"log": 10, "hook": 3, "mail": 10, "screen": 10}
     hook, mail = settings.consumer.channels[1].webhook, settings.consumer.channels[2].email
@@ -104,6 +123,28 @@ def test_every_field_of_the_spec_reaches_the_settings(tmp_path: Path, monkeypatc
     assert settings.delivery.ordering == "Strict"
     assert settings.dead_letter_topic == "graveyard"
     assert (settings.log.level, settings.log.rotation_size, settings.log.rotation_count) == ("debug", 5, 2)
+
+
+def test_api_keys_lie_where_ingestion_alone_mounts_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    auth = {"mode": "APIKey", "keysSecretRef": {"name": "orders-keys"}, "rateLimit": {"notificationsPerSecond": 5}}
+    pipeline = parse_stored({"spec.ingestion.auth": auth})
+    settings = load(pipeline, tmp_path, monkeypatch).ingestion.auth
+    assert settings.keys_folder is not None
+    assert settings.rate_limit is not None
+    assert settings.rate_limit.burst is None
+    paths = {mount["mountPath"]: mount["name"] for mount in build_mounts(pipeline, "ingestion")}
+    volumes = {volume["name"]: volume for volume in build_volumes(pipeline, "ingestion")}
+    assert volumes[paths[str(settings.keys_folder)]]["secret"]["secretName"] == "orders-keys"
+    assert "orders-keys" not in render_service_config(pipeline)
+    assert "orders-keys" not in str(build_volumes(pipeline, "consumer"))
+    assert str(settings.keys_folder) not in str(build_mounts(pipeline, "consumer"))
+
+
+def test_a_change_of_who_may_post_rolls_ingestion_alone() -> None:
+    pipeline = parse_stored({})
+    keyed = parse_stored({"spec.ingestion.auth": {"mode": "APIKey", "keysSecretRef": {"name": "orders-keys"}}})
+    assert hash_service_config(keyed, "ingestion") != hash_service_config(pipeline, "ingestion")
+    assert hash_service_config(keyed, "consumer") == hash_service_config(pipeline, "consumer")
 
 
 def test_no_user_name_and_no_password_stand_in_the_config() -> None:

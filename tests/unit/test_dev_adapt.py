@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tocsin_cli.dev.adapt import adapt_pipeline, build_environment, build_files, write_files
+from tocsin_cli.dev.adapt import adapt_pipeline, build_environment, build_files, build_own_key, write_files
 from tocsin_cli.resource.manifest import Manifest, parse_manifest
 from tocsin_cli.resource.problems import ResourceError
+from tocsin_core.api_keys import hash_key, make_key
 
 SECURE = """\
 apiVersion: tocsin.dev/v1alpha1
@@ -159,3 +160,18 @@ def test_a_key_that_is_a_path_leaves_nothing_outside(tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match="may not be a path"):
         write_files(tmp_path / "root", {"kafka-tls/../../x": b""})
     assert not (tmp_path / "x").exists()
+
+
+def test_api_keys_of_the_file_work_here_and_the_session_has_one_of_its_own() -> None:
+    auth = "ingestion: {auth: {mode: APIKey, keysSecretRef: {name: keys}}}"
+    digest = hash_key(make_key())
+    secret = f'---\nkind: Secret\nmetadata: {{name: keys}}\nstringData: {{billing: "{digest}"}}\n'
+    keyed = manifest(SECURE.replace("  consumer:\n", f"  {auth}\n  consumer:\n") + secret)
+    pipeline = adapt_pipeline(keyed.pipeline, brokers=["b:1"], is_embedded=True, redis_url=None)
+    assert build_files(keyed, pipeline)["api-keys/billing"] == digest.encode()
+    key, files = build_own_key(pipeline)
+    assert files == {"api-keys/tocsin-dev": hash_key(key).encode()}
+
+
+def test_a_session_without_api_keys_has_none_of_its_own() -> None:
+    assert build_own_key(manifest().pipeline) == ("", {})

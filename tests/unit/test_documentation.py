@@ -41,6 +41,9 @@ RUN_BY = {
     ".venv/bin/tocsin dev -f manifests/samples/websocket.yaml": LOCAL,
     ".venv/bin/tocsin listen --user 2": LOCAL,
     '.venv/bin/tocsin send --from 1 --to 2 "Grüße aus der Küche"': LOCAL,
+    "tocsin keys create billing --secret orders-keys": "tests/unit/test_keys_command.py",
+    "tocsin keys hash < key.txt": "tests/unit/test_keys_command.py",
+    'tocsin send --token-file key.txt --from 1 --to 2 "hi"': "tests/integration/test_auth.py",
     ".venv/bin/tocsin explain orders -n shop": "tests/unit/test_explain.py",
     ".venv/bin/tocsin simulate --trace backlog --policies tocsin,keda --picture backlog.svg": (
         "tests/unit/test_simulate_command.py"
@@ -85,7 +88,7 @@ def test_the_resource_of_the_readme_is_accepted() -> None:
 
 def test_the_user_directories_of_the_page_are_accepted() -> None:
     blocks = [each for each in read_blocks("docs/ingestion.md") if each.language == "yaml"]
-    users = [yaml.safe_load(block.text)["users"] for block in blocks]
+    users = [content["users"] for block in blocks if "users" in (content := yaml.safe_load(block.text))]
     assert [sorted(each) for each in users] == [["redis"], ["cache", "http"]]
     for each in users:
         text = yaml.safe_dump(build_pipeline({"spec.users": each}))
@@ -104,3 +107,13 @@ def test_the_promise_is_the_same_wherever_it_is_given() -> None:
     pages = [(ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/delivery.md")]
     promises = [re.findall(r"(?:^> .*\n)+", text, re.MULTILINE)[0] for text in pages]
     assert promises[0] == promises[1]
+
+
+def test_the_ways_to_authenticate_of_the_page_are_accepted() -> None:
+    blocks = [yaml.safe_load(block.text) for block in read_blocks("docs/ingestion.md") if block.language == "yaml"]
+    told = [block["ingestion"]["auth"] for block in blocks if "ingestion" in block]
+    assert [auth["mode"] for auth in told] == ["APIKey", "JWT", "APIKey"]
+    (document,) = read_documents((ROOT / "manifests/samples/quickstart.yaml").read_text().split("---")[0], name="page")
+    for auth in told:
+        document.value["spec"]["ingestion"] = {"auth": auth}
+        check_pipeline(document, name="page")

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 
+from gates import build_gate, build_key_ring
 from ingestion_api import BATCH, GOOD, ONE, Running, run_api
-from ingestion_corpus import CORPUS, KEY
+from ingestion_corpus import BURST, CORPUS, KEY, KEYED_CORPUS
 from raw_http import LAST, Heard, Reply, build_request, converse, normalise, read_replies
 from tocsin_core.errors import KafkaFailure, KafkaUnavailable, NotAuthorized, OutcomeUnknown, RecordRejected
 from tocsin_ingestion.admission import Limits
+from tocsin_ingestion.auth.gate import Gate
 from tocsin_ingestion.problems import KINDS
 
 
@@ -35,8 +38,10 @@ def cut(data: bytes, pieces: int) -> Iterator[bytes]:
     return (data[start : start + size] for start in range(0, len(data), size))
 
 
-async def play(way: Any, data: bytes, *, pieces: int = 1) -> tuple[list[Reply], str, list[Any]]:
-    async with run_api(way) as api:
+async def play(
+    way: Any, data: bytes, *, pieces: int = 1, gate: Gate | None = None
+) -> tuple[list[Reply], str, list[Any]]:
+    async with run_api(way, gate=gate) as api:
         return outcome(api, await converse(api.port, [*cut(data, pieces), LAST], pause_seconds=0.002 * (pieces > 1)))
 
 
@@ -53,17 +58,42 @@ async def test_a_request_in_pieces_gets_the_answers_of_the_whole(name: str) -> N
     assert pieces == whole
 
 
-async def test_the_corpus_meets_every_answer_that_a_request_alone_can_bring_about() -> None:
+@pytest.mark.parametrize("name", KEYED_CORPUS)
+async def test_both_ways_ask_who_calls_alike(name: str, tmp_path: Path) -> None:
+    ring = build_key_ring(tmp_path / "keys")
+    hot, routes = await asyncio.gather(
+        play("hot", KEYED_CORPUS[name], gate=build_gate(ring, burst=BURST)),
+        play("routes", KEYED_CORPUS[name], gate=build_gate(ring, burst=BURST)),
+    )
+    assert hot == routes
+    assert hot[0]
+
+
+@pytest.mark.parametrize("name", ["refused, then let in", "more than the limit", "batch, more than the limit"])
+async def test_nobody_is_counted_or_refused_differently_for_a_request_in_pieces(name: str, tmp_path: Path) -> None:
+    ring = build_key_ring(tmp_path / "keys")
+    whole, pieces = await asyncio.gather(
+        play("hot", KEYED_CORPUS[name], gate=build_gate(ring, burst=BURST)),
+        play("hot", KEYED_CORPUS[name], gate=build_gate(ring, burst=BURST), pieces=20),
+    )
+    assert pieces == whole
+
+
+async def test_the_corpus_meets_every_answer_that_a_request_alone_can_bring_about(tmp_path: Path) -> None:
     met: set[str] = set()
-    async with run_api("routes") as api:
-        for data in CORPUS.values():
-            for reply in read_replies((await converse(api.port, [data, LAST])).data):
-                met |= {part.split(b'"')[0].decode() for part in reply.body.split(b"tag:tocsin.dev,2026:")[1:]}
+    gate = build_gate(build_key_ring(tmp_path / "keys"), burst=BURST)
+    for corpus, its_gate in ((CORPUS, None), (KEYED_CORPUS, gate)):
+        async with run_api("routes", gate=its_gate) as api:
+            for data in corpus.values():
+                for reply in read_replies((await converse(api.port, [data, LAST])).data):
+                    met |= {part.split(b'"')[0].decode() for part in reply.body.split(b"tag:tocsin.dev,2026:")[1:]}
     elsewhere = {
         "body-timeout",
         "head-timeout",
         "head-too-large",
         "upgrade-required",
+        "forbidden",
+        "auth-unavailable",
         "idempotency-key-in-flight",
         "busy",
         "draining",

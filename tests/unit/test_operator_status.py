@@ -87,6 +87,43 @@ def test_a_pipeline_whose_pods_are_available_is_ready_and_says_who_may_post() ->
     assert "auth.mode None" in ready["message"]
 
 
+def test_a_pipeline_that_asks_nobody_says_so_and_what_to_do_about_it() -> None:
+    status = build_status(pipeline_of(), world(), now=NOON)
+    condition = find_condition(status["conditions"], "Authenticated")
+    assert condition is not None
+    assert (condition["status"], condition["reason"]) == ("False", "AuthModeNone")
+    assert condition["observedGeneration"] == 4
+    assert "set spec.ingestion.auth.mode to APIKey or JWT" in condition["message"]
+
+
+@pytest.mark.parametrize(
+    ("auth", "reason", "words"),
+    [
+        ({"mode": "APIKey", "keysSecretRef": {"name": "orders-keys"}}, "AuthModeAPIKey", "a key of Secret orders-keys"),
+        (
+            {
+                "mode": "JWT",
+                "jwt": {
+                    "issuer": "https://id.example.org",
+                    "audience": "orders",
+                    "jwksURL": "https://id.example.org/keys",
+                    "sendScope": "send",
+                },
+            },
+            "AuthModeJWT",
+            "a token of https://id.example.org with scope send",
+        ),
+    ],
+)
+def test_a_pipeline_that_asks_who_calls_says_whom_it_lets_in(auth: dict[str, Any], reason: str, words: str) -> None:
+    status = build_status(parse_stored({"spec.ingestion.auth": auth}), world(), now=NOON)
+    assert claim(status, "Authenticated") == ("True", reason)
+    for kind in ("Authenticated", "Ready"):
+        condition = find_condition(status["conditions"], kind)
+        assert condition is not None
+        assert words in condition["message"]
+
+
 def test_a_pipeline_that_scales_out_stays_ready() -> None:
     status = build_status(pipeline_of(), world(consumer=deployment(desired=5, replicas=5, updated=5)), now=NOON)
     assert claim(status, "Ready") == ("True", "PipelineServing")

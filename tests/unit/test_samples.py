@@ -11,7 +11,7 @@ import yaml
 from tocsin_cli.resource.manifest import read_manifest
 
 SAMPLES = Path(__file__).resolve().parents[2] / "manifests" / "samples"
-PIPELINES = ["quickstart.yaml", "webhook.yaml", "email.yaml", "websocket.yaml", "directory.yaml"]
+PIPELINES = ["quickstart.yaml", "webhook.yaml", "email.yaml", "websocket.yaml", "directory.yaml", "api-keys.yaml"]
 
 
 def documents(name: str) -> list[dict[str, Any]]:
@@ -25,6 +25,7 @@ def test_every_sample_is_a_valid_pipeline_with_all_it_names(name: str) -> None:
     for reference, key in [
         (spec.kafka.credentials_secret_ref, "password"),
         (spec.kafka.tls_secret_ref, "ca.crt"),
+        (spec.ingestion.auth.keys_secret_ref, "billing"),
         (spec.users.http.token_secret_ref if spec.users.http else None, "token"),
         *((channel.webhook.secret_ref, "secret") for channel in spec.consumer.channels if channel.webhook),
         *((channel.email.credentials_secret_ref, "password") for channel in spec.consumer.channels if channel.email),

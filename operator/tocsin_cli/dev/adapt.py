@@ -14,11 +14,14 @@ import msgspec
 
 from tocsin_cli.resource.manifest import Manifest
 from tocsin_cli.resource.problems import ResourceError
+from tocsin_core.api_keys import hash_key, make_key
+from tocsin_operator.children.config import API_KEYS_FOLDER
 from tocsin_operator.model import ChannelSpec, Pipeline, RedisSpec, SecretRef, TopicSpec, UsersSpec
 
 MAX_REPLICATION_FACTOR = 1
 RECEIPT_LEVELS = ("debug", "info")
 EMAIL_KEYS = ("username", "password")
+OWN_KEY = "tocsin-dev"
 
 
 def adapt_pipeline(pipeline: Pipeline, *, brokers: list[str], is_embedded: bool, redis_url: str | None) -> Pipeline:
@@ -57,11 +60,22 @@ def build_files(manifest: Manifest, pipeline: Pipeline) -> dict[str, bytes]:
     if tls is not None:
         manifest.secret_value(tls, "ca.crt", field="spec.kafka.tlsSecretRef")
         files |= {f"kafka-tls/{key}": value for key, value in manifest.secrets[tls.name].items()}
+    keys = pipeline.spec.ingestion.auth.keys_secret_ref
+    if keys is not None:  # hashes alone, so a Secret that is not in the file keeps nothing from running
+        files |= {f"{API_KEYS_FOLDER}/{key}": value for key, value in manifest.secrets.get(keys.name, {}).items()}
     for index, channel in enumerate(pipeline.spec.consumer.channels):
         field = f"spec.consumer.channels[{index}]"
         for key, value in _channel_secrets(manifest, channel, field):
             files[f"channels/{channel.name}/{key}"] = value
     return files
+
+
+def build_own_key(pipeline: Pipeline) -> tuple[str, dict[str, bytes]]:
+    """Return a key for this session's own clients and the file with its hash; nothing where no keys are asked for."""
+    if pipeline.spec.ingestion.auth.keys_secret_ref is None:
+        return "", {}
+    key = make_key()
+    return key, {f"{API_KEYS_FOLDER}/{OWN_KEY}": hash_key(key).encode()}
 
 
 def build_environment(manifest: Manifest, pipeline: Pipeline) -> dict[str, str]:

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 
+from tocsin_cli.credentials import read_token
 from tocsin_cli.dev.ledger import Ledger
 from tocsin_cli.dev.load import Load
 from tocsin_cli.dev.plan import Plan
@@ -25,6 +26,8 @@ class Clients:
         self._plan = plan
         self._ledger = ledger
         self._on_remark = on_remark
+        self.token = read_token(None)
+        """What the clients show to ingestion; a session with API keys of its own puts one here."""
         self.refused_lines = 0
         self.refusals: Counter[str] = Counter()
 
@@ -41,10 +44,10 @@ class Clients:
     async def run(self, url: str, stop: asyncio.Event) -> None:
         """Post until there is nothing left to post, or until `stop`; every request is answered when this returns."""
         if self._plan.input is not None:
-            async with Poster(url, retry_seconds=LINE_RETRY_SECONDS) as poster:
+            async with Poster(url, token=self.token, retry_seconds=LINE_RETRY_SECONDS) as poster:
                 await post_lines(read_lines(self._plan.input.path, stop), poster.post, self._on_line)
         elif self._plan.profile is not None:
-            async with Poster(url, connections=128) as poster:
+            async with Poster(url, token=self.token, connections=128) as poster:
                 load = Load(self._plan.profile, self._plan.manifest.user_ids)
                 await load.run(poster.post, self._on_answer, stop)
         else:

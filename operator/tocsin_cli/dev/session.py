@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tocsin_cli.dev.acceptances import Acceptances
-from tocsin_cli.dev.adapt import adapt_pipeline, build_environment, build_files, write_files
+from tocsin_cli.dev.adapt import adapt_pipeline, build_environment, build_files, build_own_key, write_files
 from tocsin_cli.dev.backend import Backend, start_backend
 from tocsin_cli.dev.clients import Clients
 from tocsin_cli.dev.ledger import Ledger
@@ -82,7 +82,8 @@ class Session:
         )
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tocsin-dev-")))
         environment = build_environment(self._plan.manifest, resource)
-        write_files(root, build_files(self._plan.manifest, resource))
+        key, key_files = build_own_key(resource)
+        write_files(root, build_files(self._plan.manifest, resource) | key_files)
         config = build_service_config(resource, root=str(root))
         write_service_config(config, root)
         kafka = build_kafka_settings(config, environment)
@@ -100,6 +101,9 @@ class Session:
         stack.push_async_callback(pipeline.stop)
         await pipeline.start()
         self._screen.step(f"the pipeline is ready on {pipeline.url}, {self.elapsed_seconds:.1f} s after the start")
+        if key:
+            self.clients.token = key
+            self._screen.step(f"its API key for this session: {key}")
         if resource.has_streams:
             self._screen.step(f"to see what a person sees: tocsin listen --user ID --url {pipeline.url}")
         return pipeline

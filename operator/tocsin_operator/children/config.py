@@ -15,11 +15,21 @@ from typing import Any
 import yaml
 
 from tocsin_operator.children.naming import Role, build_metadata, name_config
-from tocsin_operator.model import ChannelSpec, EmailSpec, KafkaSpec, Pipeline, StreamSpec, UsersSpec, WebhookSpec
+from tocsin_operator.model import (
+    AuthSpec,
+    ChannelSpec,
+    EmailSpec,
+    KafkaSpec,
+    Pipeline,
+    StreamSpec,
+    UsersSpec,
+    WebhookSpec,
+)
 
 ROOT = "/etc/tocsin"
 CONFIG_FILE = "config.yaml"
 USERS_FILE = "users.yaml"
+API_KEYS_FOLDER = "api-keys"
 INGESTION_PORT = 8080
 HEALTH_PORT = 9090
 INGESTION_DRAIN_SECONDS = 20
@@ -40,7 +50,7 @@ def build_service_config(pipeline: Pipeline, *, root: str = ROOT) -> dict[str, A
         "users": _build_users(spec.users, root),
         "ingestion": {
             "port": INGESTION_PORT,
-            "auth": {"mode": spec.ingestion.auth.mode},
+            "auth": _build_auth(spec.ingestion.auth, root),
             "drain_seconds": INGESTION_DRAIN_SECONDS,
             **({"stream": _build_stream(spec.ingestion.stream)} if pipeline.has_streams else {}),
         },
@@ -138,6 +148,24 @@ def _build_kafka_tls(kafka: KafkaSpec, folder: str) -> dict[str, Any]:
         return {}
     files = {"ca_file": "ca.crt", "cert_file": "tls.crt", "key_file": "tls.key"}
     return {"tls": {key: f"{folder}/{name}" for key, name in files.items()}}
+
+
+def _build_auth(auth: AuthSpec, root: str) -> dict[str, Any]:
+    block: dict[str, Any] = {"mode": auth.mode}
+    if auth.keys_secret_ref is not None:
+        block["keys_folder"] = f"{root}/{API_KEYS_FOLDER}"
+    if auth.jwt is not None:
+        jwt = {
+            "issuer": auth.jwt.issuer,
+            "audience": auth.jwt.audience,
+            "jwks_url": auth.jwt.jwks_url,
+            "leeway_seconds": auth.jwt.leeway_seconds,
+        }
+        block["jwt"] = jwt | ({"send_scope": auth.jwt.send_scope} if auth.jwt.send_scope else {})
+    if auth.rate_limit is not None:
+        limit = {"notifications_per_second": auth.rate_limit.notifications_per_second}
+        block["rate_limit"] = limit | ({"burst": auth.rate_limit.burst} if auth.rate_limit.burst else {})
+    return block
 
 
 def _build_stream(stream: StreamSpec) -> dict[str, Any]:

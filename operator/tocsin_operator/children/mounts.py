@@ -2,14 +2,14 @@
 
 The paths are those `config.py` writes into config.yaml. ConfigMaps are mounted whole, never by subPath: only then does
 a change of the users reach a running pod. A Secret that is missing keeps the pod waiting, and the pod starts by itself
-once the Secret is there. The consumer alone sees the channels' Secrets.
+once the Secret is there. The consumer alone sees the channels' Secrets, and ingestion alone the hashes of API keys.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from tocsin_operator.children.config import ROOT
+from tocsin_operator.children.config import API_KEYS_FOLDER, ROOT
 from tocsin_operator.children.naming import Role, name_config
 from tocsin_operator.model import ChannelSpec, Pipeline, UsersSpec
 
@@ -38,6 +38,7 @@ def build_volumes(pipeline: Pipeline, role: Role) -> list[dict[str, Any]]:
         *([{"name": "users", "configMap": {"name": users.name}}] if users else []),
         {"name": "tmp", "emptyDir": {"sizeLimit": TMP_SIZE_LIMIT}},
         *([_mount_secret("kafka-tls", tls.name)] if tls else []),
+        *([_mount_secret(API_KEYS_FOLDER, keys)] if (keys := _find_keys_secret(pipeline, role)) else []),
         *[_mount_secret(volume, secret) for volume, secret, _ in _list_channel_secrets(pipeline, role)],
     ]
 
@@ -48,6 +49,7 @@ def build_mounts(pipeline: Pipeline, role: Role) -> list[dict[str, Any]]:
         "config": f"{ROOT}/config",
         **({"users": f"{ROOT}/users"} if pipeline.spec.users.config_map_ref else {}),
         **({"kafka-tls": f"{ROOT}/kafka-tls"} if pipeline.spec.kafka.tls_secret_ref else {}),
+        **({API_KEYS_FOLDER: f"{ROOT}/{API_KEYS_FOLDER}"} if _find_keys_secret(pipeline, role) else {}),
         **{volume: f"{ROOT}/channels/{name}" for volume, _, name in _list_channel_secrets(pipeline, role)},
     }
     mounts: list[dict[str, Any]] = [
@@ -64,6 +66,11 @@ def find_channel_secret(channel: ChannelSpec) -> str | None:
     if channel.email is not None:
         reference = channel.email.credentials_secret_ref
     return reference.name if reference else None
+
+
+def _find_keys_secret(pipeline: Pipeline, role: Role) -> str | None:
+    reference = pipeline.spec.ingestion.auth.keys_secret_ref
+    return reference.name if reference is not None and role == "ingestion" else None
 
 
 def _list_channel_secrets(pipeline: Pipeline, role: Role) -> list[tuple[str, str, str]]:
