@@ -97,6 +97,16 @@ def test_the_decision_is_told_with_the_counts_that_were_refused(
     assert "100 one pod does per second (hint)" in out
 
 
+def test_a_backlog_that_cannot_drain_is_told_with_what_is_left_of_the_promise(
+    resource: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flow = Flow(per_second=120, lag=4_200)
+    decision, state = replay(flow.looks(0, 400, 5), CONFIG)
+    resource["status"] = build_status(Report(TARGET, EPOCH, flow.look(400), decision, state, has_acted=True), {})
+    assert main(["explain", "-f", write(tmp_path, resource)]) == 0
+    assert "1 pod never drains that, and 25 s of the promised 60 s are left: 2 pods needed" in capsys.readouterr().out
+
+
 def test_a_resource_may_come_from_standard_input(
     resource: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

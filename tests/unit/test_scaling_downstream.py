@@ -128,6 +128,14 @@ def test_providers_that_hold_the_pods_back_need_no_experiment() -> None:
     assert world.last.inputs.throttled_share > 0.5
 
 
+def test_a_backlog_that_grows_slowly_under_a_ceiling_buys_no_more_than_one_that_grows_fast() -> None:
+    world = World(ceiling=200, throttled_share=0.8, per_second=210)
+    world.run(480)
+    assert world.last.inputs.lag_seconds is not None
+    assert CONFIG.max_lag_seconds / 2 < world.last.inputs.lag_seconds < CONFIG.max_lag_seconds
+    assert (world.last.replicas, world.last.reason) == (2, Reason.DOWNSTREAM_BOUND)
+
+
 def test_nothing_is_bought_while_nothing_finishes() -> None:
     looks = [build_observation(second, [(1_000 + 10 * second, 1_000)] * 12, spec=2) for second in range(0, 900, 5)]
     decision, _ = replay(looks, CONFIG)

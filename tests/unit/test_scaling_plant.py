@@ -62,6 +62,25 @@ def test_pods_with_a_known_capacity_keep_a_minute_s_promise_through_a_fourfold_s
     assert len(plant.actions) <= 5
 
 
+def test_a_load_just_above_capacity_leaves_slow_pods_the_time_to_come() -> None:
+    """Its lag grows so slowly that nothing looks urgent until what is left is shorter than pods take to work."""
+    config = Config(capacity_per_second=100)
+
+    def climb(second: int) -> float:
+        return 60 + min(55.0, max(0, second - 600) * 55 / 120)
+
+    plant = Plant(config, climb, noise=0.05, startup_seconds=60, rebalance_seconds=10, commit_seconds=5)
+    plant.run(2_400)
+    assert max(plant.ages) <= config.max_lag_seconds
+    assert len(plant.actions) == 1
+
+
+def test_a_load_just_below_capacity_moves_nothing() -> None:
+    plant = Plant(Config(capacity_per_second=100), lambda _: 95, noise=0.2, commit_seconds=5)
+    plant.run(2_400)
+    assert plant.actions == []
+
+
 def test_a_day_of_slowly_moving_load_causes_few_actions() -> None:
     config = Config(capacity_per_second=100)
 

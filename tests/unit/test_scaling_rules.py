@@ -136,6 +136,69 @@ def test_a_short_burst_that_drains_in_time_buys_nothing() -> None:
     assert decision.replicas == 1
 
 
+def test_a_backlog_that_cannot_drain_goes_out_at_half_the_promise() -> None:
+    """Left alone it would be 42 s old in a while, which keeps the promise only if pods start as fast as is assumed."""
+    decision = watch(Flow(per_second=110, lag=3_850))
+    assert decision.inputs.predicted_lag_seconds == pytest.approx(41.7, abs=0.3)
+    assert (decision.replicas, decision.reason, decision.limited_by) == (
+        2,
+        Reason.DEMAND_EXCEEDS_CAPACITY,
+        LimitedBy.NONE,
+    )
+
+
+def test_a_backlog_that_cannot_drain_says_what_is_left_of_the_promise() -> None:
+    assert watch(Flow(per_second=120, lag=4_200)).message == (
+        "120.0/s arrive, one pod does 100.0/s (hint); 4200 waiting, the oldest 35.0 s: "
+        "1 pod never drains that, and 25 s of the promised 60 s are left: 2 pods needed"
+    )
+
+
+def test_a_load_of_just_what_the_pods_do_never_drains_either() -> None:
+    config = msgspec.structs.replace(CONFIG, capacity_per_second=120)
+    assert watch(Flow(per_second=120, lag=4_200), config).replicas == 2
+
+
+def test_a_backlog_that_cannot_drain_waits_until_half_the_promise_is_gone() -> None:
+    assert watch(Flow(per_second=110, lag=3_190)).replicas == 1
+
+
+def test_a_backlog_that_falls_buys_nothing_although_it_should_not() -> None:
+    """A pod does a little more than is believed: what is seen outweighs what is computed."""
+    looks = [Flow(per_second=110, lag=5_500 - 3 * seconds).look(seconds) for seconds in range(0, 405, 5)]
+    decision, _ = replay(looks, CONFIG)
+    assert decision.inputs.lag_seconds == pytest.approx(39, abs=1)
+    assert (decision.replicas, decision.reason) == (1, Reason.WITHIN_PROMISE)
+
+
+def test_a_partition_that_stands_still_is_no_backlog_that_cannot_drain() -> None:
+    looks = []
+    for look in Flow(per_second=120, lag=1_800).looks(0, 400, 5):
+        still = msgspec.structs.replace(
+            look, partitions=(type(look.partitions[0])(0, 0, look.partitions[0].log_end, 999_850), *look.partitions[1:])
+        )
+        looks.append(still)
+    decision, _ = replay(looks, CONFIG)
+    assert decision.inputs.stuck_partitions == (0,)
+    assert decision.replicas == 1
+
+
+def test_half_a_promise_is_no_finer_than_looks_can_see() -> None:
+    """Commits come every few seconds: against a promise of eight, four seconds of lag are none."""
+    config = msgspec.structs.replace(CONFIG, max_lag_seconds=8)
+    assert watch(Flow(per_second=102, lag=500), config).replicas == 1
+
+
+def test_a_backlog_that_cannot_drain_at_the_limit_says_so_before_the_promise_is_broken() -> None:
+    decision = watch(Flow(per_second=110, lag=3_850), msgspec.structs.replace(CONFIG, max_replicas=1))
+    assert (decision.replicas, decision.reason, decision.limited_by) == (1, Reason.AT_LIMIT, LimitedBy.MAX_REPLICAS)
+
+
+def test_a_backlog_that_cannot_drain_only_advises_in_mode_advisory() -> None:
+    decision = watch(Flow(per_second=110, lag=3_850), msgspec.structs.replace(CONFIG, mode="Advisory"))
+    assert (decision.replicas, decision.advised_replicas) == (1, 2)
+
+
 # --- before any capacity is known
 
 

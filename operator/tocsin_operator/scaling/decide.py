@@ -33,7 +33,12 @@ from tocsin_operator.scaling.given import (
 from tocsin_operator.scaling.inward import shrink, stay
 from tocsin_operator.scaling.model import Config, Decision, LimitedBy, Observation, State
 from tocsin_operator.scaling.modes import restrict_to_mode
-from tocsin_operator.scaling.out import give_lonely_a_pod, grow_for_promise, grow_while_learning
+from tocsin_operator.scaling.out import (
+    give_lonely_a_pod,
+    grow_before_too_late,
+    grow_for_promise,
+    grow_while_learning,
+)
 from tocsin_operator.scaling.partitions import classify, note_progress
 from tocsin_operator.scaling.situation import Measured, Situation
 from tocsin_operator.scaling.trust import Doubt, find_doubt, is_confirmed
@@ -48,6 +53,7 @@ RULES: tuple[Rule, ...] = (
     hold_while_nothing_finishes,
     respect_ceiling,
     grow_while_learning,
+    grow_before_too_late,
     grow_for_promise,
     give_lonely_a_pod,
     shrink,

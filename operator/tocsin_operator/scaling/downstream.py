@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from tocsin_operator.scaling.model import Ceiling, LimitedBy, Reason
-from tocsin_operator.scaling.out import grow_for_promise, grow_while_learning
+from tocsin_operator.scaling.out import grow_before_too_late, grow_for_promise, grow_while_learning
 from tocsin_operator.scaling.situation import Situation
 from tocsin_operator.scaling.verdict import Verdict, count_pods, show_lag, show_load
 
@@ -48,7 +48,7 @@ def respect_ceiling(situation: Situation) -> Verdict | None:
 
 
 def _wants_more(situation: Situation) -> bool:
-    wanted = grow_while_learning(situation) or grow_for_promise(situation)
+    wanted = grow_while_learning(situation) or grow_before_too_late(situation) or grow_for_promise(situation)
     return wanted is not None and (wanted.replicas > situation.current or wanted.reason is Reason.AT_LIMIT)
 
 

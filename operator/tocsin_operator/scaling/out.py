@@ -1,6 +1,7 @@
 """Rule 7, outwards: buy pods only if doing nothing breaks the promise, then at once and in one step.
 
-A rebalance is not free, so a burst that drains in time, or a backlog that is draining well enough, buys nothing.
+A rebalance is not free, so a burst that drains in time, or a backlog that is draining well enough, buys nothing. One
+that cannot drain is not waited for until its last moment.
 """
 
 from __future__ import annotations
@@ -48,17 +49,33 @@ def grow_for_promise(situation: Situation) -> Verdict | None:
     is_draining = now.drain_seconds is not None and now.drain_seconds <= config.drain_seconds
     if not is_overloaded and (is_draining or _has_bought_for_backlog(situation)):
         return _leave_draining(situation, now.drain_seconds)
-    larger = tuple(candidate for candidate in situation.ups if candidate.replicas > situation.current)
-    if not larger:
-        return _stay_at_limit(situation)
-    chosen = choose(larger) or larger[-1]
     reason = Reason.DEMAND_EXCEEDS_CAPACITY if is_overloaded else Reason.BACKLOG_TOO_LARGE
-    message = (
-        f"{show_load(situation)}; {show_lag(situation)}: {count_pods(situation.current)} would let lag reach "
-        f"{predicted_seconds:.0f} s, {config.max_lag_seconds:.0f} s are promised: {count_pods(chosen.replicas)} needed"
+    why = (
+        f"{count_pods(situation.current)} would let lag reach {predicted_seconds:.0f} s, "
+        f"{config.max_lag_seconds:.0f} s are promised"
     )
-    limited_by = situation.bounds.upper_limit if chosen.refusal else LimitedBy.NONE
-    return Verdict(chosen.replicas, reason, message, limited_by, situation.ups)
+    return _buy(situation, reason, why)
+
+
+def grow_before_too_late(situation: Situation) -> Verdict | None:
+    """Go out once half the promise is gone and the backlog cannot drain, however slowly it grows.
+
+    Just above capacity it grows so slowly that the promise is predicted to break only when hardly anything of it is
+    left. But pods may take longer than is assumed, and what moves to them stands still meanwhile: that half is theirs.
+    """
+    measured, now, config = situation.measured, situation.now, situation.config
+    if measured is None or now is None or now.drain_seconds is not None or measured.is_lag_falling:
+        return None
+    age_seconds = situation.age.seconds
+    if age_seconds <= max(config.max_lag_seconds / 2, config.quiet_seconds):
+        return None
+    left_seconds = max(0.0, config.max_lag_seconds - age_seconds)
+    never = "never drains" if situation.current == 1 else "never drain"
+    why = (
+        f"{count_pods(situation.current)} {never} that, and {left_seconds:.0f} s of the promised "
+        f"{config.max_lag_seconds:.0f} s are left"
+    )
+    return _buy(situation, Reason.DEMAND_EXCEEDS_CAPACITY, why)
 
 
 def give_lonely_a_pod(situation: Situation) -> Verdict | None:
@@ -85,6 +102,17 @@ def give_lonely_a_pod(situation: Situation) -> Verdict | None:
         return Verdict(situation.current, Reason.PARTITION_HOT, message, LimitedBy.HOT_PARTITION, situation.ups)
     message = f"{what}: {count_pods(alone)} leave room for a pod that is hardly shared; {show_load(situation)}"
     return Verdict(alone, Reason.PARTITION_HOT, message, LimitedBy.HOT_PARTITION, situation.ups)
+
+
+def _buy(situation: Situation, reason: Reason, why: str) -> Verdict:
+    """Go to the smallest count that would do, else to the most that is allowed."""
+    larger = tuple(candidate for candidate in situation.ups if candidate.replicas > situation.current)
+    if not larger:
+        return _stay_at_limit(situation)
+    chosen = choose(larger) or larger[-1]
+    message = f"{show_load(situation)}; {show_lag(situation)}: {why}: {count_pods(chosen.replicas)} needed"
+    limited_by = situation.bounds.upper_limit if chosen.refusal else LimitedBy.NONE
+    return Verdict(chosen.replicas, reason, message, limited_by, situation.ups)
 
 
 def _watch(situation: Situation) -> Verdict:
