@@ -9,6 +9,7 @@ SECONDS ?= 60
 RATE ?= 300
 JSON ?=
 SEEDS ?= 5
+MINUTES ?= 60
 BENCH ?=
 
 .PHONY: help
@@ -66,6 +67,10 @@ chaos: setup ## break running pipelines and count what is lost, repeated or reor
 .PHONY: chaos-proves
 chaos-proves: setup ## show that the chaos suite notices every deliberate bug
 	PYTHONPATH=tests $(PY) -m chaos --prove
+
+.PHONY: soak
+soak: setup ## live under load and see what grew, and whether dead letters come back whole: make soak [MINUTES=60]
+	PYTHONPATH=tests $(PY) -m chaos.soak --minutes $(MINUTES)
 
 .PHONY: bench-delivery
 bench-delivery: setup ## deliveries beside two loops in Go (needs go and gcc): make bench-delivery [BENCH="--backlog 10000"]
