@@ -29,10 +29,18 @@ class Mailbox:
         self.mails: list[EmailMessage] = []
         self.recipients: list[str] = []
         self.connections: set[Any] = set()
+        self.mail_answer = "250 OK"
         self.rcpt_answer = "250 OK"
         self.data_answer = "250 OK"
 
-    async def handle_RCPT(  # noqa: N802 - the server's name for it
+    async def handle_MAIL(  # noqa: N802 - the server's name for it
+        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
+    ) -> str:
+        if self.mail_answer.startswith("250"):
+            envelope.mail_from = address
+        return self.mail_answer
+
+    async def handle_RCPT(  # noqa: N802 - same
         self, _server: SMTP, session: Session, envelope: Envelope, address: str, _options: list[str]
     ) -> str:
         self.connections.add(session.peer)
@@ -153,6 +161,31 @@ async def test_a_5yz_answer_is_permanent(channel: EmailChannel, mailbox: Mailbox
 async def test_a_5yz_answer_to_the_content_is_permanent(channel: EmailChannel, mailbox: Mailbox) -> None:
     mailbox.data_answer = "554 looks like spam"
     assert isinstance(await failure_of(channel), PermanentFailure)
+
+
+async def test_a_sender_that_the_server_refuses_is_the_channels_trouble(
+    channel: EmailChannel, mailbox: Mailbox
+) -> None:
+    mailbox.mail_answer = "550 alerts@tocsin.example may not send from here"
+    failure = await failure_of(channel)
+    assert isinstance(failure, TemporaryFailure)
+    assert failure.is_of_channel
+    assert (
+        str(failure) == "the server refuses our sender (SMTP 550 (address) may not send from here): correct email.from"
+    )
+
+
+async def test_a_greeting_that_refuses_everybody_is_the_channels_trouble() -> None:
+    async def refuse(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"554 no SMTP service here\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        failure = await failure_of(build(server.sockets[0].getsockname()[1]))
+    assert isinstance(failure, TemporaryFailure)
+    assert failure.is_of_channel
+    assert not failure.is_uncertain
 
 
 async def test_a_connection_is_kept_for_the_next_mail(channel: EmailChannel, mailbox: Mailbox) -> None:

@@ -126,12 +126,24 @@ async def test_trouble_that_may_pass_is_temporary(receiver: Receiver, channel: W
     assert not failure.is_uncertain
 
 
-@pytest.mark.parametrize("status", [301, 302, 307, 400, 401, 404, 410, 413])
-async def test_other_answers_are_permanent_and_redirects_are_not_followed(
-    receiver: Receiver, channel: WebhookChannel, status: int
+@pytest.mark.parametrize("status", [400, 403, 404, 410, 413])
+async def test_other_answers_are_permanent(receiver: Receiver, channel: WebhookChannel, status: int) -> None:
+    receiver.answer = Answer(status)
+    assert isinstance(await failure_of(channel), PermanentFailure)
+    assert receiver.deliveries == []
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"), [(301, "set webhook.url"), (307, "set webhook.url"), (401, "secrets"), (407, "secrets")]
+)
+async def test_answers_about_the_way_concern_the_channel_and_redirects_are_not_followed(
+    receiver: Receiver, channel: WebhookChannel, status: int, advice: str
 ) -> None:
     receiver.answer = Answer(status, {"location": receiver.url})
-    assert isinstance(await failure_of(channel), PermanentFailure)
+    failure = await failure_of(channel)
+    assert isinstance(failure, TemporaryFailure)
+    assert failure.is_of_channel
+    assert advice in str(failure)
     assert receiver.deliveries == []
 
 

@@ -4,8 +4,9 @@ The Message-ID is the notification's id, so a repeated mail can be recognised by
 library builds the MIME (encodings, folding, header injection are its job), aiosmtplib speaks the protocol. A few
 connections are kept and reused: providers count connections, and greet slowly. A kept connection is asked with RSET
 before it carries a mail, because servers hang up on idle clients and a mail must not be lost to finding that out.
-SMTP's own answer decides: 4yz may pass later, 5yz will not, 421 means nobody's mail passes now. Silence after DATA
-leaves the outcome unknown.
+SMTP's own answer decides: to RCPT and DATA, which are about this mail, 4yz may pass later and 5yz will not. What the
+server says before, to a greeting, a login or our sender, it would say to every mail, so the channel pauses until
+somebody has mended it. 421 means nobody's mail passes now. Silence after DATA leaves the outcome unknown.
 """
 
 from __future__ import annotations
@@ -152,11 +153,13 @@ def translate(error: Exception, *, is_sending: bool) -> TemporaryFailure | Perma
         return TemporaryFailure(f"the server refused our credentials ({error.code}): correct username and password")
     if isinstance(error, aiosmtplib.SMTPResponseException):
         text = f"SMTP {error.code} {_without_addresses(error.message)}"
-        if error.code >= FIRST_PERMANENT_CODE:
-            return PermanentFailure(text)
+        if isinstance(error, aiosmtplib.SMTPSenderRefused):
+            text = f"the server refuses our sender ({text}): correct email.from"
         # 421 closes the whole service; another answer to RCPT or DATA is about this mail (greylisting, a full mailbox).
         is_throttled = error.code == aiosmtplib.SMTPStatus.domain_unavailable
         is_of_mail = isinstance(error, aiosmtplib.SMTPRecipientRefused | aiosmtplib.SMTPDataError)
+        if is_of_mail and error.code >= FIRST_PERMANENT_CODE:
+            return PermanentFailure(text)
         return TemporaryFailure(text, is_of_channel=is_throttled or not is_of_mail, is_throttled=is_throttled)
     if isinstance(error, aiosmtplib.SMTPNotSupported):
         return PermanentFailure(str(error)) if is_sending else TemporaryFailure(str(error))

@@ -3,7 +3,9 @@
 `webhook-id` is `<notification id>_<channel>`: the same for every attempt, so that a receiver which remembers ids sees
 each notification once, and different for two channels that end at one receiver. The separator is not a dot, because
 the specification joins id, timestamp and body with dots before signing.
-Which answers are worth another try: 408, 425, 429 and 5xx, as the specification and every provider agree.
+Which answers are worth another try: 408, 425, 429 and 5xx, as the specification and every provider agree; and those
+that speak of the way and not of the notification, redirects, 401 and 407. A rotated secret or a moved receiver is
+somebody's mistake for an hour, and must not turn an hour's notifications into dead letters: the channel pauses.
 """
 
 from __future__ import annotations
@@ -26,6 +28,10 @@ from tocsin_core.message import Notification
 from tocsin_core.users import Profile
 
 RETRIABLE = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
+
+REFUSED = "the receiver refuses us, not this notification: compare the signing secrets, look at proxies between us"
+UNWELCOME = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED})
+MOVED = "redirects are not followed, because the body is signed for one receiver: set webhook.url to the new address"
 
 OK, MULTIPLE_CHOICES = int(HTTPStatus.OK), int(HTTPStatus.MULTIPLE_CHOICES)
 """Plain numbers: comparing with the enumeration's members costs ten times as much, and every answer is compared."""
@@ -150,6 +156,10 @@ def check_answer(answer: Answer, *, now: datetime) -> None:
         raise TemporaryFailure(
             f"HTTP {answer.status}", retry_after_seconds=retry_after_seconds, is_throttled=is_throttled
         )
+    if answer.status in UNWELCOME:
+        raise TemporaryFailure(f"HTTP {answer.status}: {REFUSED}")
+    if answer.status < HTTPStatus.BAD_REQUEST:
+        raise TemporaryFailure(f"HTTP {answer.status}: {MOVED}")
     raise PermanentFailure(f"HTTP {answer.status}")
 
 
