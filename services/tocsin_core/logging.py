@@ -125,7 +125,7 @@ def _build_renderer(service: str) -> Processor:
         if "exc_info" in event:  # text only: tracebacks with local variables would carry secrets
             event = structlog.processors.format_exc_info(logger, level, event)
         head = {
-            "timestamp": f"{datetime.now(UTC).isoformat().removesuffix('+00:00')}Z",
+            "timestamp": datetime.now(UTC),
             "level": level,
             "event": event.pop("event"),
             "logger": record.name,
@@ -180,4 +180,8 @@ def _encode(event: Mapping[str, Any]) -> str:
         ValueError,
         RecursionError,
     ):  # keys that are no strings, lone surrogates: a log line never raises
-        return json.dumps({str(key): repr(value) for key, value in event.items()})
+        return json.dumps({str(key): _describe(value) for key, value in event.items()})
+
+
+def _describe(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else repr(value)
