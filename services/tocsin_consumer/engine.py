@@ -203,20 +203,21 @@ class Engine:
     def _feed(self, partition: Partition, record: Record, record_bytes: int) -> None:
         """Give a record that the partition brought to every cursor that is fed by it."""
         partition.next_offset = record.offset + 1
+        hungry = []
         for cursor in partition.cursors.values():
             cursor.passed_before += record.offset < cursor.began_at
-        hungry = [
-            each for each in partition.cursors.values() if not each.is_detached and record.offset >= each.next_offset
-        ]
+            if cursor.is_detached or record.offset < cursor.next_offset:
+                continue
+            if cursor.held_records and self._bounds.is_full(cursor, len(self._partitions)):
+                cursor.is_detached = True
+            else:
+                hungry.append(cursor)
         if not hungry:
             return
         plan = self._plan(record)
         journey = build_journey(partition.assignment, record, record_bytes, plan)
         for cursor in hungry:
-            if self._bounds.is_full(cursor, len(self._partitions)):
-                cursor.is_detached = True
-            else:
-                self._give(cursor, journey, plan)
+            self._give(cursor, journey, plan)
 
     def _plan(self, record: Record) -> Plan:
         is_retry = record.topic in self._retry_topics
@@ -232,26 +233,31 @@ class Engine:
             cursor.hold(build_leg(cursor, journey, channels, plan))
 
     def _admit(self, cursor: Cursor) -> None:
-        while cursor.backlog and self._may_admit(cursor, cursor.backlog[0]):
-            leg = cursor.backlog.popleft()
-            if not leg.deliveries:
-                cursor.tracker.skip(leg.journey.record.offset)
-                cursor.let_go(leg)
-                continue
-            cursor.tracker.admit(leg.journey.record.offset)
-            for delivery in leg.deliveries:
-                self._lanes.push(delivery)
-            leg.deliveries = ()  # its lanes hold them now; a cycle would keep a finished journey in memory
+        if cursor.backlog and not (cursor.tracker.is_fenced or cursor.tracker.is_draining):
+            self._admit_backlog(cursor)
         if cursor.is_detached:
             self._read_on(cursor)
 
-    def _may_admit(self, cursor: Cursor, leg: Leg) -> bool:
-        tracker, owned = cursor.tracker, len(self._partitions)
-        if tracker.is_fenced or tracker.is_draining or not self._is_due(cursor, leg):
-            return False
-        if tracker.gap >= self._pace.gap_limit(cursor.channel, owned):
-            return False
-        return all(self._lanes.depth(each.lane) < self._pace.lane_limit(each.slot) for each in leg.deliveries)
+    def _admit_backlog(self, cursor: Cursor) -> None:
+        backlog, tracker = cursor.backlog, cursor.tracker
+        gap_limit = self._pace.gap_limit(cursor.channel, len(self._partitions))
+        lane_limit = self._pace.lane_limit(cursor.channel)
+        while backlog and tracker.gap < gap_limit and self._may_admit(cursor, backlog[0], lane_limit):
+            leg = backlog.popleft()
+            if not leg.deliveries:
+                tracker.skip(leg.journey.record.offset)
+                cursor.let_go(leg)
+                continue
+            tracker.admit(leg.journey.record.offset)
+            for delivery in leg.deliveries:
+                self._lanes.push(delivery)
+            leg.deliveries = ()  # its lanes hold them now; a cycle would keep a finished journey in memory
+
+    def _may_admit(self, cursor: Cursor, leg: Leg, lane_limit: int) -> bool:
+        for delivery in leg.deliveries:
+            if self._lanes.depth(delivery.lane) >= lane_limit:
+                return False
+        return self._is_due(cursor, leg)
 
     def _is_due(self, cursor: Cursor, leg: Leg) -> bool:
         not_before = leg.journey.not_before

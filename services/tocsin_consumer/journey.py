@@ -3,15 +3,17 @@
 One `Journey` is one record as it was understood. Each channel's cursor has a `Leg` of it: what this record means for
 that channel, which is one delivery as a rule, none where the record is not for the channel, and several only on the
 cursor of those channels that the pipeline does not have. A leg that has ended completes the record on its cursor.
+All of them are made for every record, and a msgspec Struct is made in a third of a dataclass's time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
 
 from tocsin_consumer.channels.base import PermanentFailure
 from tocsin_consumer.planning import Plan
@@ -31,8 +33,7 @@ class LaneKey(NamedTuple):
     channel: str
 
 
-@dataclass(slots=True, eq=False)
-class Journey:
+class Journey(msgspec.Struct, eq=False):
     """One record on its way to all its channels. `notification` is None where nobody could read it."""
 
     assignment: Assignment
@@ -60,8 +61,7 @@ class Journey:
         return f"{origin.partition}:{origin.offset}:{origin.timestamp_ms}"
 
 
-@dataclass(slots=True, eq=False)
-class Leg:
+class Leg(msgspec.Struct, eq=False):
     """What one journey is for one cursor."""
 
     journey: Journey
@@ -82,8 +82,7 @@ class Reached(Enum):
     FENCED = auto()
 
 
-@dataclass(slots=True, eq=False)
-class Effect:
+class Effect(msgspec.Struct, eq=False):
     """One notification on one device: what is claimed, and its end once it has one.
 
     `token` is that of a claim that nothing was sent under, "" where the next claim needs a new one.
@@ -93,8 +92,7 @@ class Effect:
     end: Reached | PermanentFailure | None = None
 
 
-@dataclass(slots=True, eq=False)
-class Delivery:
+class Delivery(msgspec.Struct, eq=False):
     """One notification on one channel: what a lane holds. What was decided and could not be done waits in `pending`."""
 
     leg: Leg
@@ -112,7 +110,7 @@ class Delivery:
     started_at: float | None = None
     first_failed_at: datetime | None = None
     pending: Pending | None = None
-    effects: dict[str, Effect] = field(default_factory=dict)
+    effects: dict[str, Effect] = msgspec.field(default_factory=dict)
     """By device, since it was first tried."""
 
     @property

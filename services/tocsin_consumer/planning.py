@@ -7,8 +7,8 @@ letters, and nothing that ingestion accepted is passed over in silence.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from tocsin_consumer.dead_letters import Burial, BurialReason
 from tocsin_core.codec import accepted_at_of, decode, trace_id_of
@@ -21,8 +21,7 @@ REPLAY_CHANNEL = "replay-channel"
 """The header that confines a replayed dead letter to the channel it died on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What is to be done about one record."""
 
     origin: Record
@@ -51,8 +50,7 @@ def plan_record(record: Record, *, channels: Sequence[str], now: datetime, is_re
     plan = _plan_origin(deferred.origin, channels=channels, now=now)
     if plan.burial is not None:
         return plan
-    return replace(
-        plan,
+    return plan._replace(
         channels=_assign_cursors([deferral.channel], channels),
         not_before=datetime.fromtimestamp(deferral.not_before_ms / 1000, UTC),
         attempts=deferral.attempts,
@@ -91,5 +89,7 @@ def _find_replayed(record: Record) -> list[str]:
 
 def _assign_cursors(wanted: Sequence[str], channels: Sequence[str]) -> dict[str, Sequence[str]]:
     plan: dict[str, Sequence[str]] = {name: (name,) for name in wanted if name in channels}
+    if len(plan) == len(wanted):
+        return plan
     unknown = tuple(dict.fromkeys(name for name in wanted if name not in channels))
     return {**plan, NO_CHANNEL: unknown} if unknown else plan

@@ -40,7 +40,9 @@ class Slots:
         self._in_use = 0
         self._clock = clock
         self._on_busy = on_busy
-        self._accounted_until = clock()
+        self._busy_seconds = 0.0
+        """Slot-seconds that `on_busy` has not been told of."""
+        self._counted_until = clock()
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -61,20 +63,25 @@ class Slots:
         """Take a slot. Raise RuntimeError if none is free for the channel."""
         if not self.is_free(channel):
             raise RuntimeError(f"no slot is free for channel {channel!r}")
-        self.account()
+        self._count()
         self._shared -= self._used[channel] >= self._reserved[channel]
         self._used[channel] += 1
         self._in_use += 1
 
     def release(self, channel: str) -> None:
         """Give a slot back."""
-        self.account()
+        self._count()
         self._used[channel] -= 1
         self._in_use -= 1
         self._shared += self._used[channel] >= self._reserved[channel]
 
     def account(self) -> None:
-        """Add the slot-seconds since the last call to the busy time; called from time to time, so long sends show."""
+        """Tell `on_busy` the slot-seconds since the last call; called from time to time, so long sends show."""
+        self._count()
+        self._on_busy(self._busy_seconds)
+        self._busy_seconds = 0.0
+
+    def _count(self) -> None:
         now = self._clock()
-        self._on_busy(self._in_use * (now - self._accounted_until))
-        self._accounted_until = now
+        self._busy_seconds += self._in_use * (now - self._counted_until)
+        self._counted_until = now

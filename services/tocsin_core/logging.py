@@ -3,12 +3,15 @@
 structlog renders, the standard library's handlers carry: they bring rotation, and every library already speaks to them.
 Our own lines are rendered before they reach a handler and skip the standard library's loggers, which would search the
 stack for the caller and render once more: a consumer writes a line for every delivery, and that was half of its price.
+What one turn of the event loop says goes to standard output in one write: a write lets go of the interpreter's lock, so
+one for each line had the other threads take turns with every delivery. Warnings and worse wait for nothing.
 Keys: timestamp, level, event, logger, service; and of a notification's journey, where known, trace_id,
 notification_id, topic, partition, offset, channel.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -17,7 +20,7 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
-from typing import Any, cast
+from typing import Any, TextIO, cast
 
 import msgspec
 import structlog
@@ -66,7 +69,14 @@ class _Carrier:
         for handler in self._root.handlers:
             handler.handle(line)
 
-    debug = info = warning = error = critical = carry
+    def carry_now(self, text: str) -> None:
+        """Give a line to the handlers and have them write it at once."""
+        self.carry(text)
+        for handler in self._root.handlers:
+            handler.flush()
+
+    debug = info = carry
+    warning = error = critical = carry_now
 
 
 class _Formatter(structlog.stdlib.ProcessorFormatter):
@@ -75,6 +85,33 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
         return str(record.msg) if isinstance(record, _Line) else super().format(record)
+
+
+class _Output(logging.StreamHandler[TextIO]):
+    """Writes together what one turn of the event loop says; elsewhere, each line by itself."""
+
+    _loop: asyncio.AbstractEventLoop | None = None
+    """The loop that will write what waits in the stream's buffer."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Put a line into the stream's buffer, and see to it that it is written."""
+        try:
+            self.stream.write(self.format(record) + self.terminator)
+            loop = _find_loop() if record.levelno < logging.WARNING else None
+            if loop is None:
+                self.flush()
+            elif loop is not self._loop:
+                self._loop = loop
+                loop.call_soon(self._write, record)
+        except Exception:  # noqa: BLE001 - as every handler of the standard library: no line breaks what it tells of
+            self.handleError(record)
+
+    def _write(self, record: logging.LogRecord) -> None:
+        self._loop = None
+        try:
+            self.flush()
+        except Exception:  # noqa: BLE001 - asyncio would log it, and that line would fail, too
+            self.handleError(record)
 
 
 class _RotatingFile(RotatingFileHandler):
@@ -125,7 +162,7 @@ def _build_renderer(service: str) -> Processor:
         if "exc_info" in event:  # text only: tracebacks with local variables would carry secrets
             event = structlog.processors.format_exc_info(logger, level, event)
         head = {
-            "timestamp": f"{datetime.now(UTC).isoformat().removesuffix('+00:00')}Z",
+            "timestamp": datetime.now(UTC),
             "level": level,
             "event": event.pop("event"),
             "logger": record.name,
@@ -148,7 +185,7 @@ def _build_formatter(service: str) -> logging.Formatter:
 
 def _build_handler(settings: LogSettings) -> logging.Handler:
     if settings.file is None:
-        return logging.StreamHandler(sys.stdout)
+        return _Output(sys.stdout)
     try:
         handler = _RotatingFile(
             settings.file,
@@ -163,6 +200,13 @@ def _build_handler(settings: LogSettings) -> logging.Handler:
     if settings.rotation_count == 0:
         handler.mode = "w"  # keep no old file: start over. As it comes, the handler would let the file grow for ever.
     return handler
+
+
+def _find_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _render(event: dict[str, Any]) -> str:
@@ -180,4 +224,8 @@ def _encode(event: Mapping[str, Any]) -> str:
         ValueError,
         RecursionError,
     ):  # keys that are no strings, lone surrogates: a log line never raises
-        return json.dumps({str(key): repr(value) for key, value in event.items()})
+        return json.dumps({str(key): _describe(value) for key, value in event.items()})
+
+
+def _describe(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else repr(value)

@@ -53,4 +53,7 @@ class Record(NamedTuple):
 
     def header(self, name: str) -> bytes | None:
         """Return the last header of that name, as Kafka's clients do, or None."""
-        return dict(self.headers).get(name)
+        for key, value in reversed(self.headers):  # a dict of them all costs more than the few that are passed over
+            if key == name:
+                return value
+        return None

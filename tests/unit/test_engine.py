@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -352,7 +351,7 @@ async def test_a_record_waits_until_its_time_has_come_and_others_do_not_wait_for
 
     def plan(record: Record, **arguments: Any) -> Plan:
         found = plan_record(record, **arguments)
-        return replace(found, not_before=due) if record.offset == 0 else found
+        return found._replace(not_before=due) if record.offset == 0 else found
 
     monkeypatch.setattr("tocsin_consumer.engine.plan_record", plan)
     engine = make_engine(provider, channels=("a", "b"), now=lambda: now[0])

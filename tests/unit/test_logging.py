@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import io
 import json
 import logging
 from collections.abc import Iterator
@@ -169,3 +171,66 @@ def test_configuring_again_replaces_what_was_there(tmp_path: Path) -> None:
     get_logger("a").info("once")
     assert first.read_text() == ""
     assert len(read_lines(second)) == 1
+
+
+class Pipe(io.RawIOBase):
+    """Standard output's file, which remembers each write."""
+
+    def __init__(self) -> None:
+        self.writes: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.writes.append(bytes(data))
+        return len(data)
+
+
+def log_to_pipe(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    pipe = Pipe()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BufferedWriter(pipe)))
+    configure_logging(LogSettings(), service="consumer")
+    return pipe.writes
+
+
+async def test_what_one_turn_of_the_event_loop_says_is_written_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    writes = log_to_pipe(monkeypatch)
+    for _ in range(3):
+        get_logger("a").info("one")
+    assert not writes
+    await asyncio.sleep(0)
+    assert [each.count(b"\n") for each in writes] == [3]
+
+
+async def test_a_later_turn_is_written_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    writes = log_to_pipe(monkeypatch)
+    for _ in range(2):
+        get_logger("a").info("one")
+        await asyncio.sleep(0)
+    assert len(writes) == 2
+
+
+async def test_a_warning_is_written_at_once_with_what_came_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    writes = log_to_pipe(monkeypatch)
+    get_logger("a").info("one")
+    get_logger("a").warning("two")
+    assert [each.count(b"\n") for each in writes] == [2]
+    logging.getLogger("b").warning("a library's")
+    assert len(writes) == 2
+
+
+async def test_a_thread_without_an_event_loop_writes_each_line_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    writes = log_to_pipe(monkeypatch)
+    await asyncio.to_thread(get_logger("a").info, "one")
+    assert len(writes) == 1
+
+
+async def test_standard_output_that_is_gone_breaks_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log_to_pipe(monkeypatch)
+    monkeypatch.setattr(Pipe, "write", lambda *_: 1 / 0)
+    get_logger("a").info("one")
+    await asyncio.sleep(0)
+    assert "ZeroDivisionError" in capsys.readouterr().err
