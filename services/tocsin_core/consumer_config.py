@@ -58,7 +58,11 @@ def build_consumer_config(
         "allow.auto.create.topics": False,
         "statistics.interval.ms": STATISTICS_INTERVAL_MS,
     }
-    if group_protocol == "classic":
+    if group_protocol == "consumer":
+        # A member subscribes to the retry topics too. The broker's default, uniform, only evens out how many partitions
+        # of all topics each has: some members get none of the topic that all work comes from.
+        config["group.remote.assignor"] = "range"
+    else:
         config["partition.assignment.strategy"] = "cooperative-sticky"
         config["session.timeout.ms"] = int(settings.session_timeout_seconds * 1_000)
         config["heartbeat.interval.ms"] = max(100, int(min(3.0, settings.session_timeout_seconds / 4) * 1_000))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -11,10 +12,15 @@ from typing import Self
 
 import httpx
 import pytest
+from confluent_kafka import Consumer
 
 from receiver import Answer, Delivery, Receiver
 from tocsin_cli.embedded.kafka import EmbeddedKafka
 from tocsin_cli.embedded.valkey import EmbeddedValkey
+from tocsin_core.admin import KafkaAdmin
+from tocsin_core.consumer_config import build_consumer_config
+from tocsin_core.retry import build_tiers
+from tocsin_core.settings import KafkaSettings
 from world import ConsumerProcess, World, notifications, webhook
 
 pytestmark = pytest.mark.kafka
@@ -248,3 +254,33 @@ async def read_metrics(port: int) -> dict[str, float]:
         text = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
     samples = (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))
     return {name: float(value) for name, _, value in samples}
+
+
+async def test_every_member_gets_its_share_of_the_topic_and_not_only_of_retry_topics(kafka: EmbeddedKafka) -> None:
+    connection = KafkaSettings(brokers=[kafka.bootstrap_servers], topic="shared", consumer_group="shared")
+    topics = ["shared", *(tier.topic for tier in build_tiers("shared"))]
+    admin = KafkaAdmin(connection, client_id="test")
+    for topic in topics:
+        await admin.create_topic(topic, partitions=12)
+    await admin.close()
+    shares = await asyncio.to_thread(settle_members, connection, topics, members=3)
+    assert shares == [4, 4, 4]
+
+
+def settle_members(settings: KafkaSettings, topics: list[str], *, members: int) -> list[int]:
+    """Let members join one after the other; return how many partitions of the first topic each ends up with."""
+    config = build_consumer_config(settings, client_id="test", group_protocol="consumer", drain_seconds=1)
+    with contextlib.ExitStack() as stack:
+        consumers: list[Consumer] = []
+        for count in range(1, members + 1):
+            consumers.append(Consumer(config))
+            stack.callback(consumers[-1].close)
+            consumers[-1].subscribe(topics)
+            deadline = time.monotonic() + 30
+            while (held := [consumer.assignment() for consumer in consumers]) and not (
+                sum(map(len, held)) == 12 * len(topics) and {len(each) for each in held} == {48 // count}
+            ):
+                assert time.monotonic() < deadline, held
+                for consumer in consumers:
+                    consumer.poll(0.05)
+        return [sum(each.topic == topics[0] for each in consumer.assignment()) for consumer in consumers]

@@ -39,6 +39,11 @@ def test_a_classic_member_rebalances_cooperatively_within_its_session_timeout() 
     assert config["heartbeat.interval.ms"] == 1_500
 
 
+def test_a_members_share_is_counted_topic_by_topic() -> None:
+    assert build()["group.remote.assignor"] == "range"
+    assert "group.remote.assignor" not in build("classic")
+
+
 def test_a_long_drain_fits_into_the_poll_interval() -> None:
     assert build(drain_seconds=1_000)["max.poll.interval.ms"] == 1_060_000
 
