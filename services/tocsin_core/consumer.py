@@ -5,7 +5,7 @@ One synchronous `confluent_kafka.Consumer` in one thread: it polls, hands each b
 whose records are not worked off, without ever ceasing to poll. Rebalance callbacks run in this thread too, so a
 hand-over can wait for the loop to finish its work, commit and fence without a deadlock. `AIOConsumer` and aiokafka were
 refused: the first costs thirty times the CPU per record or awaits across threads in its callbacks, the second knows no
-cooperative assignor.
+KIP-848.
 
     assigned: resume ──► on_revoke or stop: drain ──► commit ──► fence        on_lost: fence, commit nothing
 
@@ -13,7 +13,7 @@ A commit is an offset and, in its metadata, how far single channels are ahead of
 partition is assigned, so that each channel goes on where it was.
 
 `group.protocol=consumer` (KIP-848) is tried first, because only the broker knows whether it has it; a broker that
-says no gets a classic member with the cooperative-sticky assignor.
+says no gets a classic member.
 """
 
 from __future__ import annotations

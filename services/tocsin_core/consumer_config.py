@@ -27,6 +27,13 @@ SOCKET_TIMEOUT_MS = 15_000
 """How long a broker may be silent before a request is given up."""
 REPEAT_WITHIN_SECONDS = 1.0
 """How soon the client repeats a request whose connection broke."""
+ASSIGNOR = "range"
+"""Shares out each topic for itself, so that every member gets its part of the topic that all work comes from.
+
+The brokers' default, uniform, and librdkafka's cooperative-sticky even out the sum over all topics, and a member reads
+the retry topics too: the second of two would get these and nothing else. The price is paid by classic members: for
+them a range means that a rebalance stops all partitions for its duration, not only those that move.
+"""
 
 
 def build_consumer_config(
@@ -59,11 +66,9 @@ def build_consumer_config(
         "statistics.interval.ms": STATISTICS_INTERVAL_MS,
     }
     if group_protocol == "consumer":
-        # A member subscribes to the retry topics too. The broker's default, uniform, only evens out how many partitions
-        # of all topics each has: some members get none of the topic that all work comes from.
-        config["group.remote.assignor"] = "range"
+        config["group.remote.assignor"] = ASSIGNOR
     else:
-        config["partition.assignment.strategy"] = "cooperative-sticky"
+        config["partition.assignment.strategy"] = ASSIGNOR
         config["session.timeout.ms"] = int(settings.session_timeout_seconds * 1_000)
         config["heartbeat.interval.ms"] = max(100, int(min(3.0, settings.session_timeout_seconds / 4) * 1_000))
     return config

@@ -18,7 +18,7 @@ from receiver import Answer, Delivery, Receiver
 from tocsin_cli.embedded.kafka import EmbeddedKafka
 from tocsin_cli.embedded.valkey import EmbeddedValkey
 from tocsin_core.admin import KafkaAdmin
-from tocsin_core.consumer_config import build_consumer_config
+from tocsin_core.consumer_config import GroupProtocol, build_consumer_config
 from tocsin_core.retry import build_tiers
 from tocsin_core.settings import KafkaSettings
 from world import ConsumerProcess, World, notifications, webhook
@@ -256,20 +256,26 @@ async def read_metrics(port: int) -> dict[str, float]:
     return {name: float(value) for name, _, value in samples}
 
 
-async def test_every_member_gets_its_share_of_the_topic_and_not_only_of_retry_topics(kafka: EmbeddedKafka) -> None:
-    connection = KafkaSettings(brokers=[kafka.bootstrap_servers], topic="shared", consumer_group="shared")
-    topics = ["shared", *(tier.topic for tier in build_tiers("shared"))]
+@pytest.mark.parametrize("group_protocol", ["consumer", "classic"])
+async def test_every_member_gets_its_share_of_the_topic_and_not_only_of_retry_topics(
+    kafka: EmbeddedKafka, group_protocol: GroupProtocol
+) -> None:
+    name = f"shared-{group_protocol}"
+    connection = KafkaSettings(brokers=[kafka.bootstrap_servers], topic=name, consumer_group=name)
+    topics = [name, *(tier.topic for tier in build_tiers(name))]
     admin = KafkaAdmin(connection, client_id="test")
     for topic in topics:
         await admin.create_topic(topic, partitions=12)
     await admin.close()
-    shares = await asyncio.to_thread(settle_members, connection, topics, members=3)
+    shares = await asyncio.to_thread(settle_members, connection, group_protocol, topics, members=3)
     assert shares == [4, 4, 4]
 
 
-def settle_members(settings: KafkaSettings, topics: list[str], *, members: int) -> list[int]:
+def settle_members(
+    settings: KafkaSettings, group_protocol: GroupProtocol, topics: list[str], *, members: int
+) -> list[int]:
     """Let members join one after the other; return how many partitions of the first topic each ends up with."""
-    config = build_consumer_config(settings, client_id="test", group_protocol="consumer", drain_seconds=1)
+    config = build_consumer_config(settings, client_id="test", group_protocol=group_protocol, drain_seconds=1)
     with contextlib.ExitStack() as stack:
         consumers: list[Consumer] = []
         for count in range(1, members + 1):

@@ -32,9 +32,8 @@ def test_offsets_are_committed_by_us_alone_and_reading_starts_at_the_beginning()
     assert config["auto.offset.reset"] == "earliest"
 
 
-def test_a_classic_member_rebalances_cooperatively_within_its_session_timeout() -> None:
+def test_a_classic_member_has_a_session_timeout_of_its_own() -> None:
     config = build("classic", session_timeout_seconds=6)
-    assert config["partition.assignment.strategy"] == "cooperative-sticky"
     assert config["session.timeout.ms"] == 6_000
     assert config["heartbeat.interval.ms"] == 1_500
 
@@ -42,6 +41,7 @@ def test_a_classic_member_rebalances_cooperatively_within_its_session_timeout() 
 def test_a_members_share_is_counted_topic_by_topic() -> None:
     assert build()["group.remote.assignor"] == "range"
     assert "group.remote.assignor" not in build("classic")
+    assert build("classic")["partition.assignment.strategy"] == "range"
 
 
 def test_a_long_drain_fits_into_the_poll_interval() -> None:
