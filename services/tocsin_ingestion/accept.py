@@ -94,7 +94,7 @@ class Acceptor:
         self._directory = directory
         self._sink = sink
         self._target = target
-        self._source = target.source
+        self._topic, self._source = target.topic, target.source
         self._keys = KeyTable() if keys is None else keys
         self._clock = clock
         self._is_closed = False
@@ -111,7 +111,7 @@ class Acceptor:
     async def accept(self, draft: Draft, *, traceparent: str, key: str | None = None) -> Accepted:
         """Store one notification and return its id. Raise Problem if it is not stored, or nobody knows whether."""
         refusals = await self._find_refusals([draft])
-        sent = self._send(draft, self._build_headers(traceparent), key, refusal=refusals.get(0))
+        sent = self._send(draft, self._build_headers(traceparent), key, refusal=refusals.get(0) or self._find_obstacle())
         if sent.future is not None:
             await asyncio.wait((sent.future,), timeout=self.patience_seconds)
         return self.conclude(sent)
@@ -135,7 +135,9 @@ class Acceptor:
 
         Raise Problem if it is refused.
         """
-        return self._send(draft, self._build_headers(traceparent), key) if self._knows_users_of(draft) else None
+        if not self._knows_users_of(draft):
+            return None
+        return self._send(draft, self._build_headers(traceparent), key, refusal=self._find_obstacle())
 
     def try_send_all(
         self,
@@ -193,16 +195,17 @@ class Acceptor:
         refusals: dict[int, Problem],
     ) -> list[Sent | Problem]:
         headers = self._build_headers(traceparent)
-
-        def send(index: int, draft: Draft | Problem) -> Sent | Problem:
-            if isinstance(draft, Problem):
-                return draft
+        obstacle = self._find_obstacle()
+        sents: list[Sent | Problem] = []
+        for index, draft in enumerate(drafts):
             try:
-                return self._send(draft, headers, key, index, refusal=refusals.get(index))
+                if isinstance(draft, Problem):
+                    sents.append(draft)
+                else:
+                    sents.append(self._send(draft, headers, key, index, refusal=refusals.get(index) or obstacle))
             except Problem as problem:
-                return problem
-
-        return [send(index, draft) for index, draft in enumerate(drafts)]
+                sents.append(problem)
+        return sents
 
     def _send(
         self,
@@ -236,19 +239,20 @@ class Acceptor:
         *,
         has_key: bool = False,
     ) -> asyncio.Future[Any]:
-        self._check_open()
         if refusal is not None:
             raise refusal
         self.admission.check_room()
         record = self._encode(draft, notification_id, headers)
         try:
-            return self._sink.send(self._target.topic, record.key, record.value, record.headers)
+            return self._sink.send(self._topic, record.key, record.value, record.headers)
         except KafkaFailure as failure:
             raise explain_kafka_failure(failure, has_key=has_key) from failure
 
-    def _check_open(self) -> None:
+    def _find_obstacle(self) -> Problem | None:
+        """Return why nothing can be sent at present, whatever it is."""
         if self._is_closed:
-            raise Problem(DRAINING, "Nothing was stored. Repeat: another instance answers.")
+            return Problem(DRAINING, "Nothing was stored. Repeat: another instance answers.")
+        return self.admission.find_stall()
 
     def _build_headers(self, traceparent: str) -> Headers:
         return build_shared_headers(source=self._source, traceparent=traceparent, accepted_at=datetime.now(UTC))
