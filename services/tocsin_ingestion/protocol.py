@@ -79,7 +79,7 @@ class HotPathProtocol(HttpToolsProtocol):
         self._body_bytes = 0  # for which there is room
         self._head_bytes: int | None = None
         self._phase = _IDLE
-        self._since = self._asked_at = self.loop.time()
+        self._since = self._asked_at = self._now = self.loop.time()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Give back what the connection held."""
@@ -88,6 +88,7 @@ class HotPathProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what arrived, and end a request whose headers do not end."""
+        self._now = self.loop.time()  # once for all that one read brings about
         super().data_received(data)
         if self._phase is not _HEAD:
             return
@@ -103,7 +104,7 @@ class HotPathProtocol(HttpToolsProtocol):
         self.expect_100_continue = False
         self._incoming = None
         self._head_bytes = None
-        self._enter(_HEAD)
+        self._phase, self._since = _HEAD, self._now
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header; trailers, of which there may be any number, are read over."""
@@ -139,12 +140,12 @@ class HotPathProtocol(HttpToolsProtocol):
             super().on_message_complete()
             return
         self._incoming = None
-        self._enter(_IDLE)
+        self._phase, self._since = _IDLE, self._now
         if exchange.response_complete:
             return  # it was refused before its body was here
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._release_body()
-        self._answering, self._asked_at = exchange, self._since
+        self._answering, self._asked_at = exchange, self._now
         if not exchange.begin(body):
             self._hand_over_taken(exchange)
             super().on_body(body)
@@ -180,14 +181,10 @@ class HotPathProtocol(HttpToolsProtocol):
         # uvicorn's type does not say that it is None before the first request.
         return self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]
 
-    def _enter(self, phase: Phase) -> None:
-        self._phase = phase
-        self._since = self.loop.time()
-
     def _take(self, exchange: Exchange) -> None:
         """Begin to read the body of a caller who may send one."""
         self._incoming = self.cycle = exchange  # type: ignore[assignment]  # to uvicorn it is its cycle
-        self._enter(_BODY)
+        self._phase, self._since = _BODY, self._now
         gate = self.parts.gate
         if gate is not None and not exchange.enter(gate):
             self._hand_over_taken(exchange)
@@ -259,8 +256,8 @@ class HotPathProtocol(HttpToolsProtocol):
             if not is_kept:
                 self.transport.close()
         self._answering = None
-        if self._phase in (_IDLE, _BODY):  # else the next request has begun to arrive
-            self._enter(_IDLE)
+        if self._phase is _IDLE or self._phase is _BODY:  # else the next request has begun to arrive
+            self._phase, self._since = _IDLE, self.loop.time()
         if self.pipeline or self.flow.read_paused:
             self.on_response_complete()
         else:

@@ -24,18 +24,17 @@ class Written:
 
     def __init__(self) -> None:
         self._defaults: Headers = []
-        self._head = self._tail = b""
+        self._head = self._start = self._tail = b""
 
     def write_accepted(self, notification_id: str, defaults: Headers, more: Sequence[tuple[str, str]] = ()) -> bytes:
         """Return the 202 for a notification stored for the first time, on a connection that is kept."""
         if defaults is not self._defaults or not self._head:
-            self._head, _, self._tail = write(build_accepted(Accepted(_ID)), defaults).partition(_ID.encode())
+            self._head, end, body = write(build_accepted(Accepted(_ID)), defaults).partition(_END_OF_HEADERS)
+            start, _, self._tail = body.partition(_ID.encode())
+            self._start = end + start
             self._defaults = defaults
-        head = self._head
-        if more:
-            lines = "".join(f"\r\n{name}: {value}" for name, value in more).encode("latin-1")
-            head = head.replace(_END_OF_HEADERS, lines + _END_OF_HEADERS, 1)
-        return head + notification_id.encode() + self._tail
+        lines = "".join([f"\r\n{name}: {value}" for name, value in more]).encode("latin-1") if more else b""
+        return b"".join((self._head, lines, self._start, notification_id.encode(), self._tail))
 
 
 def write(answer: Answer, defaults: Headers, more: Sequence[tuple[str, str]] = (), *, is_kept: bool = True) -> bytes:
