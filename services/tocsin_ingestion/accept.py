@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from tocsin_core.codec import Encoded, Headers, build_shared_headers, encode_beside
+from tocsin_core.codec import Headers, build_shared_headers, encode_beside
 from tocsin_core.errors import KafkaFailure, MessageError, OutcomeUnknown
 from tocsin_core.message import MAX_BODY_BYTES
 from tocsin_core.users import QuickUserDirectory
@@ -111,7 +111,8 @@ class Acceptor:
     async def accept(self, draft: Draft, *, traceparent: str, key: str | None = None) -> Accepted:
         """Store one notification and return its id. Raise Problem if it is not stored, or nobody knows whether."""
         refusals = await self._find_refusals([draft])
-        sent = self._send(draft, self._build_headers(traceparent), key, refusal=refusals.get(0) or self._find_obstacle())
+        headers = self._build_headers(traceparent, datetime.now(UTC))
+        sent = self._send(draft, headers, key, refusal=refusals.get(0) or self._find_obstacle())
         if sent.future is not None:
             await asyncio.wait((sent.future,), timeout=self.patience_seconds)
         return self.conclude(sent)
@@ -124,20 +125,21 @@ class Acceptor:
         key: str | None = None,
     ) -> list[Accepted | Problem]:
         """Store many: find their users, issue every send, in order, then await them. A Problem stays in its place."""
-        sents = self._send_all(drafts, traceparent, key, await self._find_refusals(drafts))
+        refusals = await self._find_refusals(drafts)
+        sents = self._send_all(drafts, self._build_headers(traceparent, datetime.now(UTC)), key, refusals)
         futures = [sent.future for sent in sents if isinstance(sent, Sent) and sent.future is not None]
         if futures:
             await asyncio.wait(futures, timeout=self.patience_seconds)
         return self.conclude_all(sents)
 
-    def try_send(self, draft: Draft, *, traceparent: str, key: str | None = None) -> Sent | None:
+    def try_send(self, draft: Draft, *, traceparent: str, key: str | None = None, now: datetime) -> Sent | None:
         """Send at once, without waiting for anything. None if the users must be looked up first: use `accept`.
 
         Raise Problem if it is refused.
         """
         if not self._knows_users_of(draft):
             return None
-        return self._send(draft, self._build_headers(traceparent), key, refusal=self._find_obstacle())
+        return self._send(draft, self._build_headers(traceparent, now), key, refusal=self._find_obstacle())
 
     def try_send_all(
         self,
@@ -145,36 +147,38 @@ class Acceptor:
         *,
         traceparent: str,
         key: str | None = None,
+        now: datetime,
     ) -> list[Sent | Problem] | None:
         """Send many at once, in order. None, and nothing sent, if any user must be looked up: use `accept_all`."""
         if all(isinstance(draft, Problem) or self._knows_users_of(draft) for draft in drafts):
-            return self._send_all(drafts, traceparent, key, {})
+            return self._send_all(drafts, self._build_headers(traceparent, now), key, {})
         return None
 
     def conclude(self, sent: Sent) -> Accepted:
         """Return how a send ended. Raise Problem if it failed, or if nobody knows yet: then nobody waits any more."""
-        if sent.future is None:
+        future = sent.future
+        if future is None:
             return Accepted(sent.id, is_replay=True)
-        if not sent.future.done():
-            sent.future.add_done_callback(_acknowledge)
+        if not future.done():
+            future.add_done_callback(_acknowledge)
             raise outcome_unknown(has_key=sent.has_key)
-        failure = sent.future.exception()
+        failure = future.exception()
         if failure is None:
-            stored = sent.future.result()
-            return Accepted(sent.id, partition=stored.partition, offset=stored.offset)
+            stored = future.result()
+            return Accepted(sent.id, False, stored.partition, stored.offset)  # noqa: FBT003 - by name it costs twice
         if isinstance(failure, KafkaFailure):
             raise explain_kafka_failure(failure, has_key=sent.has_key) from failure
         raise failure
 
     def conclude_all(self, sents: Sequence[Sent | Problem]) -> list[Accepted | Problem]:
         """Return how each send ended."""
-        return [self._try_conclude(sent) if isinstance(sent, Sent) else sent for sent in sents]
-
-    def _try_conclude(self, sent: Sent) -> Accepted | Problem:
-        try:
-            return self.conclude(sent)
-        except Problem as problem:
-            return problem
+        outcomes: list[Accepted | Problem] = []
+        for sent in sents:
+            try:
+                outcomes.append(self.conclude(sent) if isinstance(sent, Sent) else sent)
+            except Problem as problem:
+                outcomes.append(problem)
+        return outcomes
 
     def _knows_users_of(self, draft: Draft) -> bool:
         return self._directory.knows(str(draft.from_id)) and self._directory.knows(str(draft.to_id))
@@ -190,11 +194,10 @@ class Acceptor:
     def _send_all(
         self,
         drafts: Sequence[Draft | Problem],
-        traceparent: str,
+        headers: Headers,
         key: str | None,
         refusals: dict[int, Problem],
     ) -> list[Sent | Problem]:
-        headers = self._build_headers(traceparent)
         obstacle = self._find_obstacle()
         sents: list[Sent | Problem] = []
         for index, draft in enumerate(drafts):
@@ -242,9 +245,14 @@ class Acceptor:
         if refusal is not None:
             raise refusal
         self.admission.check_room()
-        record = self._encode(draft, notification_id, headers)
         try:
-            return self._sink.send(self._topic, record.key, record.value, record.headers)
+            key, value, own_headers = encode_beside(headers, draft.build_notification(notification_id))
+        except MessageError as error:
+            raise invalid(FieldError("(body)", "cannot be stored so that it could be read again")) from error
+        if len(value) > MAX_BODY_BYTES:
+            raise Problem(TOO_LARGE, f"Written out, the notification is larger than {MAX_BODY_BYTES} bytes")
+        try:
+            return self._sink.send(self._topic, key, value, own_headers)
         except KafkaFailure as failure:
             raise explain_kafka_failure(failure, has_key=has_key) from failure
 
@@ -254,17 +262,8 @@ class Acceptor:
             return Problem(DRAINING, "Nothing was stored. Repeat: another instance answers.")
         return self.admission.find_stall()
 
-    def _build_headers(self, traceparent: str) -> Headers:
-        return build_shared_headers(source=self._source, traceparent=traceparent, accepted_at=datetime.now(UTC))
-
-    def _encode(self, draft: Draft, notification_id: str, headers: Headers) -> Encoded:
-        try:
-            record = encode_beside(headers, draft.build_notification(notification_id))
-        except MessageError as error:
-            raise invalid(FieldError("(body)", "cannot be stored so that it could be read again")) from error
-        if len(record.value) > MAX_BODY_BYTES:
-            raise Problem(TOO_LARGE, f"Written out, the notification is larger than {MAX_BODY_BYTES} bytes")
-        return record
+    def _build_headers(self, traceparent: str, now: datetime) -> Headers:
+        return build_shared_headers(source=self._source, traceparent=traceparent, accepted_at=now)
 
     def _settle(self, notification_id: str, done: asyncio.Future[Any]) -> None:
         failure = None if done.cancelled() else done.exception()

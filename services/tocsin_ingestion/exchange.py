@@ -134,9 +134,9 @@ class SingleExchange(Exchange):
 
     def _begin(self, body: bytes) -> bool:
         key = self._read_key()
-        parts = self.parts
-        draft = parse_notification(body, self._read_content_type(), rules=parts.rules, now=datetime.now(UTC))
-        sent = parts.acceptor.try_send(draft, traceparent=self.traceparent, key=key)
+        parts, now = self.parts, datetime.now(UTC)
+        draft = parse_notification(body, self._read_content_type(), rules=parts.rules, now=now)
+        sent = parts.acceptor.try_send(draft, traceparent=self.traceparent, key=key, now=now)
         if sent is None:
             return False
         self._sent = sent
@@ -162,11 +162,11 @@ class BatchExchange(Exchange):
 
     def _begin(self, body: bytes) -> bool:
         key = self._read_key()
-        parts = self.parts
-        drafts = parse_batch(body, self._read_content_type(), rules=parts.rules, now=datetime.now(UTC))
+        parts, now = self.parts, datetime.now(UTC)
+        drafts = parse_batch(body, self._read_content_type(), rules=parts.rules, now=now)
         if self.grant is not None:
             drafts = self.grant.limit(drafts)
-        sents = parts.acceptor.try_send_all(drafts, traceparent=self.traceparent, key=key)
+        sents = parts.acceptor.try_send_all(drafts, traceparent=self.traceparent, key=key, now=now)
         if sents is None:
             return False
         self._sents = sents

@@ -101,19 +101,14 @@ class HotPathProtocol(HttpToolsProtocol):
         """Begin a request. What uvicorn prepares for its cycle waits until it is known to be needed."""
         self.url = b""
         self.headers = []
-        self.expect_100_continue = False
         self._incoming = None
         self._head_bytes = None
         self._phase, self._since = _HEAD, self._now
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header; trailers, of which there may be any number, are read over."""
-        if self._phase is not _HEAD:
-            return
-        name = name.lower()
-        if name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
-        self.headers.append((name, value))
+        if self._phase is _HEAD:
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """Take the request, or hand it over."""
@@ -210,17 +205,16 @@ class HotPathProtocol(HttpToolsProtocol):
         self._body_bytes = 0
 
     def _read_fields(self) -> dict[bytes, bytes] | None:
-        """Return the headers that count, or None if there is one that uvicorn had better see."""
-        fields: dict[bytes, bytes] = {}
-        for name, value in self.headers:
-            if name in _READ:
-                if name in fields:
-                    return None
-                fields[name] = value
-            elif name in _UNUSUAL:
-                return None
+        """Return the headers by name, or None if there is one that uvicorn had better see."""
+        fields = dict(self.headers)
         length = fields.get(b"content-length", b"")
-        return fields if length.isdigit() and len(length) <= MAX_LENGTH_DIGITS else None
+        if not length.isdigit() or len(length) > MAX_LENGTH_DIGITS or not _UNUSUAL.isdisjoint(fields):
+            return None
+        if len(fields) < len(self.headers):
+            names = [name for name, _ in self.headers]
+            if any(names.count(name) > 1 for name in _READ):
+                return None
+        return fields
 
     def _is_usual(self, body_bytes: int, max_body_bytes: int) -> bool:
         return (
@@ -233,12 +227,13 @@ class HotPathProtocol(HttpToolsProtocol):
 
     def _hand_over(self) -> None:
         """Let uvicorn do what it would have done from the first byte on."""
-        url, headers, is_expecting = self.url, self.headers, self.expect_100_continue
+        url, headers = self.url, self.headers
         self._incoming = None
-        self._phase = _HANDED_OVER
         super().on_message_begin()
-        self.url, self.expect_100_continue = url, is_expecting
-        self.headers.extend(headers)  # the same list is in uvicorn's scope
+        self.url = url
+        for name, value in headers:
+            super().on_header(name, value)
+        self._phase = _HANDED_OVER
         super().on_headers_complete()
 
     def _hand_over_taken(self, exchange: Exchange) -> None:
