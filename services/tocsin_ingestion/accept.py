@@ -150,7 +150,8 @@ class Acceptor:
         now: datetime,
     ) -> list[Sent | Problem] | None:
         """Send many at once, in order. None, and nothing sent, if any user must be looked up: use `accept_all`."""
-        if all(isinstance(draft, Problem) or self._knows_users_of(draft) for draft in drafts):
+        pairs = [(draft.from_id, draft.to_id) for draft in drafts if isinstance(draft, Draft)]
+        if all(map(self._directory.knows, {str(user_id) for pair in pairs for user_id in pair})):  # each is asked once
             return self._send_all(drafts, self._build_headers(traceparent, now), key, {})
         return None
 

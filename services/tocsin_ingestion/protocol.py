@@ -15,7 +15,6 @@ second over all connections instead of armed per request; a timer costs as much 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Any
 
@@ -246,8 +245,8 @@ class HotPathProtocol(HttpToolsProtocol):
     def _reply(self, exchange: Exchange, answer: Answer | Accepted) -> None:
         is_kept = exchange.keep_alive and CLOSE not in self.server_state.default_headers
         if not self.transport.is_closing():
-            headers = () if exchange.grant is None else exchange.grant.build_headers()
-            self.transport.write(self._write(answer, headers, is_kept=is_kept))
+            more = b"" if exchange.grant is None else exchange.grant.write_headers()
+            self.transport.write(self._write(answer, more, is_kept=is_kept))
             if not is_kept:
                 self.transport.close()
         self._answering = None
@@ -258,13 +257,13 @@ class HotPathProtocol(HttpToolsProtocol):
         else:
             self.server_state.total_requests += 1
 
-    def _write(self, answer: Answer | Accepted, headers: Sequence[tuple[str, str]], *, is_kept: bool) -> bytes:
+    def _write(self, answer: Answer | Accepted, more: bytes, *, is_kept: bool) -> bytes:
         defaults = self.server_state.default_headers
         if isinstance(answer, Accepted):
             if is_kept:
-                return self.written.write_accepted(answer.id, defaults, headers)
+                return self.written.write_accepted(answer.id, defaults, more)
             answer = build_accepted(answer)
-        return write(answer, defaults, headers, is_kept=is_kept)
+        return write(answer, defaults, more, is_kept=is_kept)
 
     def _end(self, problem: Problem) -> None:
         """Refuse what is no request yet, and close the connection."""

@@ -109,9 +109,7 @@ class KeyRing:
         for entry in (self._entries or {}).values():
             if entry.caller.name not in digests:
                 KEY_USED.counts.pop(entry.caller.name, None)
-        self._entries = {
-            digest[:INDEX_BYTES]: _Entry(digest, Caller(name)) for name, digest in digests.items()
-        }
+        self._entries = {digest[:INDEX_BYTES]: _Entry(digest, Caller(name)) for name, digest in digests.items()}
         for name in digests:
             KEY_USED.inc(0, label=name)
         self._trouble = ""
