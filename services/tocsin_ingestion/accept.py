@@ -166,7 +166,7 @@ class Acceptor:
         failure = future.exception()
         if failure is None:
             stored = future.result()
-            return Accepted(sent.id, False, stored.partition, stored.offset)  # noqa: FBT003 - by name it costs twice
+            return Accepted(sent.id, False, stored.partition, stored.offset)  # by name it costs twice as much
         if isinstance(failure, KafkaFailure):
             raise explain_kafka_failure(failure, has_key=sent.has_key) from failure
         raise failure

@@ -83,7 +83,8 @@ def parse_json(body: bytes) -> Draft:
         draft = _decoder.decode(body)
     except _UNREADABLE as error:
         raise _explain(body, error) from error
-    _check_depth(draft, body)
+    if draft.data is not None:
+        _check_depth(draft.data, body)
     return draft
 
 
@@ -95,7 +96,7 @@ def parse_all_json(bodies: Sequence[bytes | msgspec.Raw]) -> list[Draft]:
         raise malformed(error) from error
     for draft, body in zip(drafts, bodies, strict=True):
         if draft.data is not None:
-            _check_depth(draft, bytes(body))
+            _check_depth(draft.data, bytes(body))
     return drafts
 
 
@@ -168,8 +169,8 @@ def _explain_unknown(name: str) -> str:
     return f"unknown field; did you mean {close[0]}?" if close else f"unknown field; known are {', '.join(_FIELDS)}"
 
 
-def _check_depth(draft: Draft, body: bytes) -> None:
-    if draft.data is not None and body.count(b"{") + body.count(b"[") > MAX_DEPTH and _nests_too_deep(draft.data):
+def _check_depth(data: dict[str, Any], body: bytes) -> None:
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _nests_too_deep(data):
         raise invalid(FieldError("data", f"must not nest deeper than {MAX_DEPTH} levels"))
 
 

@@ -76,7 +76,7 @@ def _parse_all(items: Sequence[bytes | msgspec.Raw], rules: Rules, now: datetime
     drafts = parse_all_json(items)
     for draft in drafts:
         check_draft(draft, rules=rules, now=now)
-    return drafts
+    return [*drafts]
 
 
 def _parse_item(item: bytes | msgspec.Raw, rules: Rules, now: datetime) -> Draft | Problem:

@@ -58,8 +58,7 @@ class Bucket:
 
     def _fill(self) -> None:
         now = self._clock()
-        level = self._level + (now - self._seen_at) * self.per_second
-        self._level = level if level < self.burst else self.burst
+        self._level = min(self.burst, self._level + (now - self._seen_at) * self.per_second)
         self._seen_at = now
 
 
