@@ -58,7 +58,7 @@ def encode(notification: Notification, *, source: str, traceparent: str, accepte
     notification would not survive the way back.
     """
     shared = build_shared_headers(source=source, traceparent=traceparent, accepted_at=accepted_at)
-    return encode_beside(shared, notification)
+    return Encoded(*encode_beside(shared, notification))
 
 
 def build_shared_headers(*, source: str, traceparent: str, accepted_at: datetime) -> Headers:
@@ -74,11 +74,14 @@ def build_shared_headers(*, source: str, traceparent: str, accepted_at: datetime
     ]
 
 
-def encode_beside(shared: Headers, notification: Notification) -> Encoded:
-    """Return what `encode` returns, for a request whose shared headers were built once."""
+def encode_beside(shared: Headers, notification: Notification) -> tuple[bytes, bytes, Headers]:
+    """Return what `encode` returns, for a request whose shared headers were built once.
+
+    A plain tuple: one with names costs half as much as encoding what it holds.
+    """
     value = _encoder.encode(notification)
     decode(value)
-    return Encoded(notification.to_id.encode(), value, [*shared, ("ce_id", notification.id.encode())])
+    return notification.to_id.encode(), value, [*shared, ("ce_id", notification.id.encode())]
 
 
 def make_traceparent(incoming: str | None = None) -> str:
