@@ -18,9 +18,13 @@ from tocsin_core.errors import MessageError
 from tocsin_core.message import Notification, Record
 
 EVENT_TYPE = "dev.tocsin.notification.v1"
+TRACE_ID = slice(3, 35)
+"""Where a valid traceparent holds its trace id."""
 TRACEPARENT = re.compile(r"^00-(?P<trace_id>(?!0{32})[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z")
 
 _random = random.Random()  # noqa: S311 - ids of traces are no secrets, and the system's generator costs a system call
+_NO_ZEROS = 1 << 191 | 1 << 63
+"""The highest bit of a trace id and of the span id behind it: the standard forbids ids that are all zeros."""
 _FIXED_HEADERS = (("ce_specversion", b"1.0"), ("ce_type", EVENT_TYPE.encode()), ("content-type", b"application/json"))
 _decoder = msgspec.json.Decoder(Notification)
 _encoder = msgspec.json.Encoder()
@@ -54,33 +58,38 @@ def encode(notification: Notification, *, source: str, traceparent: str, accepte
     notification would not survive the way back.
     """
     shared = build_shared_headers(source=source, traceparent=traceparent, accepted_at=accepted_at)
-    return encode_beside(shared, notification)
+    return Encoded(*encode_beside(shared, notification))
 
 
 def build_shared_headers(*, source: str, traceparent: str, accepted_at: datetime) -> Headers:
     """Return the headers that all notifications of one request have in common."""
     moment = accepted_at if accepted_at.tzinfo is UTC else accepted_at.astimezone(UTC)
+    # ISO 8601 by msgspec ("...Z", in quotes): `isoformat` costs as much as decoding a notification.
+    time = _encoder.encode(moment)[1:-2] + b"+00:00"
     return [
         *_FIXED_HEADERS,
         ("ce_source", source.encode()),
-        ("ce_time", moment.isoformat().encode()),
+        ("ce_time", time),
         ("traceparent", traceparent.encode()),
     ]
 
 
-def encode_beside(shared: Headers, notification: Notification) -> Encoded:
-    """Return what `encode` returns, for a request whose shared headers were built once."""
+def encode_beside(shared: Headers, notification: Notification) -> tuple[bytes, bytes, Headers]:
+    """Return what `encode` returns, for a request whose shared headers were built once.
+
+    A plain tuple: one with names costs half as much as encoding what it holds.
+    """
     value = _encoder.encode(notification)
     decode(value)
-    return Encoded(notification.to_id.encode(), value, [*shared, ("ce_id", notification.id.encode())])
+    return notification.to_id.encode(), value, [*shared, ("ce_id", notification.id.encode())]
 
 
 def make_traceparent(incoming: str | None = None) -> str:
     """Return `incoming` if it is a valid W3C traceparent, else a new, sampled one."""
     if incoming and TRACEPARENT.match(incoming):
         return incoming
-    # The highest bit of each is set, because the standard forbids ids that are all zeros.
-    return f"00-{_random.getrandbits(128) | 1 << 127:032x}-{_random.getrandbits(64) | 1 << 63:016x}-01"
+    ids = (_random.getrandbits(192) | _NO_ZEROS).to_bytes(24, "big").hex()
+    return f"00-{ids[:32]}-{ids[32:]}-01"
 
 
 def trace_id_of(traceparent: str | bytes | None) -> str | None:

@@ -126,8 +126,9 @@ class FileUserDirectory:
 
     def knows(self, user_id: str) -> bool:
         """Say that there is such a user. False says nothing: the file was not read yet, or a look at it is due."""
-        is_due = self._clock() >= self._next_check and not self._lock.locked()
-        return not is_due and self._profiles is not None and user_id in self._profiles
+        if self._profiles is None or user_id not in self._profiles:
+            return False
+        return self._clock() < self._next_check or self._lock.locked()
 
     async def check(self) -> None:
         """Look at the file if that is due. Raise DirectoryUnavailable if it could never be read."""

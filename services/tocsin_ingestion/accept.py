@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from tocsin_core.codec import Encoded, Headers, build_shared_headers, encode_beside
+from tocsin_core.codec import Headers, build_shared_headers, encode_beside
 from tocsin_core.errors import KafkaFailure, MessageError, OutcomeUnknown
 from tocsin_core.message import MAX_BODY_BYTES
 from tocsin_core.users import QuickUserDirectory
@@ -94,7 +94,7 @@ class Acceptor:
         self._directory = directory
         self._sink = sink
         self._target = target
-        self._source = target.source
+        self._topic, self._source = target.topic, target.source
         self._keys = KeyTable() if keys is None else keys
         self._clock = clock
         self._is_closed = False
@@ -111,7 +111,8 @@ class Acceptor:
     async def accept(self, draft: Draft, *, traceparent: str, key: str | None = None) -> Accepted:
         """Store one notification and return its id. Raise Problem if it is not stored, or nobody knows whether."""
         refusals = await self._find_refusals([draft])
-        sent = self._send(draft, self._build_headers(traceparent), key, refusal=refusals.get(0))
+        headers = self._build_headers(traceparent, datetime.now(UTC))
+        sent = self._send(draft, headers, key, refusal=refusals.get(0) or self._find_obstacle())
         if sent.future is not None:
             await asyncio.wait((sent.future,), timeout=self.patience_seconds)
         return self.conclude(sent)
@@ -124,18 +125,21 @@ class Acceptor:
         key: str | None = None,
     ) -> list[Accepted | Problem]:
         """Store many: find their users, issue every send, in order, then await them. A Problem stays in its place."""
-        sents = self._send_all(drafts, traceparent, key, await self._find_refusals(drafts))
+        refusals = await self._find_refusals(drafts)
+        sents = self._send_all(drafts, self._build_headers(traceparent, datetime.now(UTC)), key, refusals)
         futures = [sent.future for sent in sents if isinstance(sent, Sent) and sent.future is not None]
         if futures:
             await asyncio.wait(futures, timeout=self.patience_seconds)
         return self.conclude_all(sents)
 
-    def try_send(self, draft: Draft, *, traceparent: str, key: str | None = None) -> Sent | None:
+    def try_send(self, draft: Draft, *, traceparent: str, key: str | None = None, now: datetime) -> Sent | None:
         """Send at once, without waiting for anything. None if the users must be looked up first: use `accept`.
 
         Raise Problem if it is refused.
         """
-        return self._send(draft, self._build_headers(traceparent), key) if self._knows_users_of(draft) else None
+        if not self._knows_users_of(draft):
+            return None
+        return self._send(draft, self._build_headers(traceparent, now), key, refusal=self._find_obstacle())
 
     def try_send_all(
         self,
@@ -143,36 +147,39 @@ class Acceptor:
         *,
         traceparent: str,
         key: str | None = None,
+        now: datetime,
     ) -> list[Sent | Problem] | None:
         """Send many at once, in order. None, and nothing sent, if any user must be looked up: use `accept_all`."""
-        if all(isinstance(draft, Problem) or self._knows_users_of(draft) for draft in drafts):
-            return self._send_all(drafts, traceparent, key, {})
+        pairs = [(draft.from_id, draft.to_id) for draft in drafts if isinstance(draft, Draft)]
+        if all(map(self._directory.knows, {str(user_id) for pair in pairs for user_id in pair})):  # each is asked once
+            return self._send_all(drafts, self._build_headers(traceparent, now), key, {})
         return None
 
     def conclude(self, sent: Sent) -> Accepted:
         """Return how a send ended. Raise Problem if it failed, or if nobody knows yet: then nobody waits any more."""
-        if sent.future is None:
+        future = sent.future
+        if future is None:
             return Accepted(sent.id, is_replay=True)
-        if not sent.future.done():
-            sent.future.add_done_callback(_acknowledge)
+        if not future.done():
+            future.add_done_callback(_acknowledge)
             raise outcome_unknown(has_key=sent.has_key)
-        failure = sent.future.exception()
+        failure = future.exception()
         if failure is None:
-            stored = sent.future.result()
-            return Accepted(sent.id, partition=stored.partition, offset=stored.offset)
+            stored = future.result()
+            return Accepted(sent.id, False, stored.partition, stored.offset)  # by name it costs twice as much
         if isinstance(failure, KafkaFailure):
             raise explain_kafka_failure(failure, has_key=sent.has_key) from failure
         raise failure
 
     def conclude_all(self, sents: Sequence[Sent | Problem]) -> list[Accepted | Problem]:
         """Return how each send ended."""
-        return [self._try_conclude(sent) if isinstance(sent, Sent) else sent for sent in sents]
-
-    def _try_conclude(self, sent: Sent) -> Accepted | Problem:
-        try:
-            return self.conclude(sent)
-        except Problem as problem:
-            return problem
+        outcomes: list[Accepted | Problem] = []
+        for sent in sents:
+            try:
+                outcomes.append(self.conclude(sent) if isinstance(sent, Sent) else sent)
+            except Problem as problem:
+                outcomes.append(problem)
+        return outcomes
 
     def _knows_users_of(self, draft: Draft) -> bool:
         return self._directory.knows(str(draft.from_id)) and self._directory.knows(str(draft.to_id))
@@ -188,21 +195,21 @@ class Acceptor:
     def _send_all(
         self,
         drafts: Sequence[Draft | Problem],
-        traceparent: str,
+        headers: Headers,
         key: str | None,
         refusals: dict[int, Problem],
     ) -> list[Sent | Problem]:
-        headers = self._build_headers(traceparent)
-
-        def send(index: int, draft: Draft | Problem) -> Sent | Problem:
-            if isinstance(draft, Problem):
-                return draft
+        obstacle = self._find_obstacle()
+        sents: list[Sent | Problem] = []
+        for index, draft in enumerate(drafts):
             try:
-                return self._send(draft, headers, key, index, refusal=refusals.get(index))
+                if isinstance(draft, Problem):
+                    sents.append(draft)
+                else:
+                    sents.append(self._send(draft, headers, key, index, refusal=refusals.get(index) or obstacle))
             except Problem as problem:
-                return problem
-
-        return [send(index, draft) for index, draft in enumerate(drafts)]
+                sents.append(problem)
+        return sents
 
     def _send(
         self,
@@ -236,31 +243,28 @@ class Acceptor:
         *,
         has_key: bool = False,
     ) -> asyncio.Future[Any]:
-        self._check_open()
         if refusal is not None:
             raise refusal
         self.admission.check_room()
-        record = self._encode(draft, notification_id, headers)
         try:
-            return self._sink.send(self._target.topic, record.key, record.value, record.headers)
+            key, value, own_headers = encode_beside(headers, draft.build_notification(notification_id))
+        except MessageError as error:
+            raise invalid(FieldError("(body)", "cannot be stored so that it could be read again")) from error
+        if len(value) > MAX_BODY_BYTES:
+            raise Problem(TOO_LARGE, f"Written out, the notification is larger than {MAX_BODY_BYTES} bytes")
+        try:
+            return self._sink.send(self._topic, key, value, own_headers)
         except KafkaFailure as failure:
             raise explain_kafka_failure(failure, has_key=has_key) from failure
 
-    def _check_open(self) -> None:
+    def _find_obstacle(self) -> Problem | None:
+        """Return why nothing can be sent at present, whatever it is."""
         if self._is_closed:
-            raise Problem(DRAINING, "Nothing was stored. Repeat: another instance answers.")
+            return Problem(DRAINING, "Nothing was stored. Repeat: another instance answers.")
+        return self.admission.find_stall()
 
-    def _build_headers(self, traceparent: str) -> Headers:
-        return build_shared_headers(source=self._source, traceparent=traceparent, accepted_at=datetime.now(UTC))
-
-    def _encode(self, draft: Draft, notification_id: str, headers: Headers) -> Encoded:
-        try:
-            record = encode_beside(headers, draft.build_notification(notification_id))
-        except MessageError as error:
-            raise invalid(FieldError("(body)", "cannot be stored so that it could be read again")) from error
-        if len(record.value) > MAX_BODY_BYTES:
-            raise Problem(TOO_LARGE, f"Written out, the notification is larger than {MAX_BODY_BYTES} bytes")
-        return record
+    def _build_headers(self, traceparent: str, now: datetime) -> Headers:
+        return build_shared_headers(source=self._source, traceparent=traceparent, accepted_at=now)
 
     def _settle(self, notification_id: str, done: asyncio.Future[Any]) -> None:
         failure = None if done.cancelled() else done.exception()

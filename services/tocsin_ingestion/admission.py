@@ -56,14 +56,18 @@ class Admission:
         self._bodies_bytes = 0
 
     def check_room(self) -> None:
-        """Raise Problem (503) if nothing more may be handed to Kafka for the moment."""
+        """Raise Problem (503) if not one more may be handed to Kafka for the moment."""
         load, limits = self._load, self._limits
         if load.in_flight >= limits.max_in_flight:
             raise Problem(BUSY, f"{limits.max_in_flight} notifications wait for Kafka already. Repeat later.")
         if load.in_flight_bytes >= limits.max_in_flight_bytes:
             raise Problem(BUSY, f"{limits.max_in_flight_bytes} bytes wait for Kafka already. Repeat later.")
-        if load.oldest_in_flight_seconds > STALLED_AFTER_SECONDS:
-            raise Problem(KAFKA_UNAVAILABLE, "Kafka is not confirming at present; nothing was stored. Repeat later.")
+
+    def find_stall(self) -> Problem | None:
+        """Return why nothing at all is taken while Kafka does not confirm; asked once per request, not per item."""
+        if self._load.oldest_in_flight_seconds > STALLED_AFTER_SECONDS:
+            return Problem(KAFKA_UNAVAILABLE, "Kafka is not confirming at present; nothing was stored. Repeat later.")
+        return None
 
     def hold(self, body_bytes: int) -> None:
         """Make room for a body, or for more of one, until `release`. Raise Problem (503) if there is none."""

@@ -17,6 +17,8 @@ from tocsin_ingestion.problems import MEDIA_TYPE, Problem, ProblemDetails
 
 _JSON = ("content-type", "application/json")
 _REPLAY = ("idempotency-replay", "true")
+_ACCEPTED = int(HTTPStatus.ACCEPTED)
+"""A plain number: looking up the enumeration's member costs as much as the rest of an item's result."""
 
 
 class Answer(NamedTuple):
@@ -78,7 +80,7 @@ def build_batch(outcomes: Sequence[Accepted | Problem]) -> Answer:
 def _build_result(index: int, outcome: Accepted | Problem) -> ItemResult:
     if isinstance(outcome, Problem):
         return ItemResult(index=index, status=outcome.kind.status, problem=outcome.build_details())
-    return ItemResult(index=index, status=HTTPStatus.ACCEPTED, id=outcome.id, replayed=outcome.is_replay)
+    return ItemResult(index=index, status=_ACCEPTED, id=outcome.id, replayed=outcome.is_replay)
 
 
 def _retry_after(problems: Sequence[Problem]) -> list[tuple[str, str]]:

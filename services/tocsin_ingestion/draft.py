@@ -7,6 +7,7 @@ that failed is decoded again, field by field, to name all its faults at once ins
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, NamedTuple
 
@@ -82,9 +83,21 @@ def parse_json(body: bytes) -> Draft:
         draft = _decoder.decode(body)
     except _UNREADABLE as error:
         raise _explain(body, error) from error
-    if draft.data is not None and body.count(b"{") + body.count(b"[") > MAX_DEPTH and _nests_too_deep(draft.data):
-        raise invalid(FieldError("data", f"must not nest deeper than {MAX_DEPTH} levels"))
+    if draft.data is not None:
+        _check_depth(draft.data, body)
     return draft
+
+
+def parse_all_json(bodies: Sequence[bytes | msgspec.Raw]) -> list[Draft]:
+    """Return the draft of each. Raise Problem, which says nothing more, if any one of them would."""
+    try:
+        drafts = list(map(_decoder.decode, bodies))
+    except _UNREADABLE as error:
+        raise malformed(error) from error
+    for draft, body in zip(drafts, bodies, strict=True):
+        if draft.data is not None:
+            _check_depth(draft.data, bytes(body))
+    return drafts
 
 
 def check_draft(draft: Draft, *, rules: Rules, now: datetime) -> None:
@@ -154,6 +167,11 @@ def _find_fault(name: str, raw: msgspec.Raw) -> FieldError | None:
 def _explain_unknown(name: str) -> str:
     close = difflib.get_close_matches(name, _FIELDS, n=1)
     return f"unknown field; did you mean {close[0]}?" if close else f"unknown field; known are {', '.join(_FIELDS)}"
+
+
+def _check_depth(data: dict[str, Any], body: bytes) -> None:
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _nests_too_deep(data):
+        raise invalid(FieldError("data", f"must not nest deeper than {MAX_DEPTH} levels"))
 
 
 def _nests_too_deep(data: Any) -> bool:

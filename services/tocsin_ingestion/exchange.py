@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from tocsin_core.codec import make_traceparent, trace_id_of
+from tocsin_core.codec import TRACE_ID, make_traceparent
 from tocsin_core.message import MAX_BODY_BYTES
 from tocsin_ingestion.accept import Accepted, Acceptor, Sent
 from tocsin_ingestion.answers import Answer, build_accepted, build_batch, build_refusal
@@ -46,6 +46,7 @@ class Parts(NamedTuple):
 class Exchange:
     """What both kinds share: refusing, failing, and being answered once."""
 
+    __slots__ = ("_reply", "disconnected", "fields", "grant", "keep_alive", "parts", "response_complete", "traceparent")
     max_body_bytes = MAX_BODY_BYTES
     message_event = _NOBODY
 
@@ -62,11 +63,22 @@ class Exchange:
 
     def enter(self, gate: Gate) -> bool:
         """Let the caller in, or refuse. False, and nothing done, if that has to be waited for."""
-        return self._guard(self._enter, gate)
+        try:
+            self.grant = gate.try_enter(self.fields.get(b"authorization"), self.fields.get(b"x-api-key"))
+            if self.grant is None:
+                return False
+            self.grant.claim_first()
+        except Exception as error:  # noqa: BLE001 - the top of every request, as below
+            self._fail(error)
+        return True
 
     def begin(self, body: bytes) -> bool:
         """Send what the body holds and arrange for the answer. False, and nothing done, if it is one for the routes."""
-        return self._guard(self._begin, body)
+        try:
+            return self._begin(body)
+        except Exception as error:  # noqa: BLE001 - the top of every request, as below
+            self._fail(error)
+        return True
 
     def refuse(self, problem: Problem) -> None:
         """Answer with a problem, unless there was an answer."""
@@ -77,29 +89,24 @@ class Exchange:
     def end(self, _done: object = None) -> None:
         """Answer with how it ended, known or not, unless there was an answer."""
         if not self.response_complete:
-            self._guard(self._end)
+            try:
+                self._answer(self._conclude())
+            except Exception as error:  # noqa: BLE001 - the top of every request, as below
+                self._fail(error)
 
-    def _guard(self, act: Callable[..., bool], *arguments: bytes | Gate) -> bool:
-        try:
-            return act(*arguments)
-        except Problem as problem:
-            self.refuse(problem)
-        except Exception:  # noqa: BLE001 - the top of every request: logged with its trace id, answered as a problem
-            _log.exception("request failed", trace_id=self._trace_id)
-            if not self.response_complete:
-                self._answer(build_refusal(internal(), self._trace_id))
-        return True
-
-    def _enter(self, gate: Gate) -> bool:
-        self.grant = gate.try_enter(self.fields.get(b"authorization"), self.fields.get(b"x-api-key"))
-        if self.grant is not None:
-            self.grant.claim_first()
-        return self.grant is not None
+    def _fail(self, error: Exception) -> None:
+        """Answer with what went wrong; what nobody expected is logged, with its trace id."""
+        if isinstance(error, Problem):
+            self.refuse(error)
+            return
+        _log.error("request failed", exc_info=error, trace_id=self._trace_id)
+        if not self.response_complete:
+            self._answer(build_refusal(internal(), self._trace_id))
 
     def _begin(self, body: bytes) -> bool:
         raise NotImplementedError
 
-    def _end(self) -> bool:
+    def _conclude(self) -> Answer | Accepted:
         raise NotImplementedError
 
     def _answer(self, answer: Answer | Accepted) -> None:
@@ -107,8 +114,8 @@ class Exchange:
         self._reply(self, answer)
 
     @property
-    def _trace_id(self) -> str | None:
-        return trace_id_of(self.traceparent)
+    def _trace_id(self) -> str:
+        return self.traceparent[TRACE_ID]
 
     def _read_key(self) -> str | None:
         key = self.fields.get(b"idempotency-key")
@@ -122,13 +129,14 @@ class Exchange:
 class SingleExchange(Exchange):
     """`POST /v1/notifications`."""
 
+    __slots__ = ("_sent",)
     _sent: Sent
 
     def _begin(self, body: bytes) -> bool:
         key = self._read_key()
-        parts = self.parts
-        draft = parse_notification(body, self._read_content_type(), rules=parts.rules, now=datetime.now(UTC))
-        sent = parts.acceptor.try_send(draft, traceparent=self.traceparent, key=key)
+        parts, now = self.parts, datetime.now(UTC)
+        draft = parse_notification(body, self._read_content_type(), rules=parts.rules, now=now)
+        sent = parts.acceptor.try_send(draft, traceparent=self.traceparent, key=key, now=now)
         if sent is None:
             return False
         self._sent = sent
@@ -138,27 +146,27 @@ class SingleExchange(Exchange):
             sent.future.add_done_callback(self.end)
         return True
 
-    def _end(self) -> bool:
+    def _conclude(self) -> Answer | Accepted:
         accepted = self.parts.acceptor.conclude(self._sent)
         self.parts.reporter.report((accepted,), self._trace_id)
-        self._answer(build_accepted(accepted) if accepted.is_replay else accepted)
-        return True
+        return build_accepted(accepted) if accepted.is_replay else accepted
 
 
 class BatchExchange(Exchange):
     """`POST /v1/notifications:batch`."""
 
+    __slots__ = ("_awaited", "_sents")
     max_body_bytes = MAX_BATCH_BYTES
     _sents: list[Sent | Problem]
     _awaited: list[asyncio.Future[Any]]
 
     def _begin(self, body: bytes) -> bool:
         key = self._read_key()
-        parts = self.parts
-        drafts = parse_batch(body, self._read_content_type(), rules=parts.rules, now=datetime.now(UTC))
+        parts, now = self.parts, datetime.now(UTC)
+        drafts = parse_batch(body, self._read_content_type(), rules=parts.rules, now=now)
         if self.grant is not None:
             drafts = self.grant.limit(drafts)
-        sents = parts.acceptor.try_send_all(drafts, traceparent=self.traceparent, key=key)
+        sents = parts.acceptor.try_send_all(drafts, traceparent=self.traceparent, key=key, now=now)
         if sents is None:
             return False
         self._sents = sents
@@ -175,8 +183,7 @@ class BatchExchange(Exchange):
         else:
             self.end()
 
-    def _end(self) -> bool:
+    def _conclude(self) -> Answer:
         outcomes = self.parts.acceptor.conclude_all(self._sents)
         self.parts.reporter.report(outcomes, self._trace_id)
-        self._answer(build_batch(outcomes))
-        return True
+        return build_batch(outcomes)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge
 
-from tocsin_core.metrics import registry
+from tocsin_core.metrics import LoopCounter, registry
 from tocsin_ingestion.problems import KINDS
 
-ACCEPTED = Counter("tocsin_ingestion_accepted", "Notifications answered 202 for the first time", registry=registry)
+ACCEPTED = LoopCounter("tocsin_ingestion_accepted", "Notifications answered 202 for the first time")
 REPLAYED = Counter("tocsin_ingestion_replayed", "Notifications answered 202 from an earlier request", registry=registry)
 STREAMS_OPEN = Gauge("tocsin_ingestion_streams_open", "WebSocket connections that are open", registry=registry)
 STREAMS_CLOSED = Counter(
@@ -19,4 +19,4 @@ _refused = Counter("tocsin_ingestion_refused", "Notifications refused, by reason
 REFUSED = {kind: _refused.labels(kind.name) for kind in KINDS}
 
 AUTH_REFUSED = Counter("tocsin_ingestion_auth_refused", "Callers not let in, by reason", ["reason"], registry=registry)
-KEY_USED = Counter("tocsin_ingestion_key_used", "Requests let in, by name of the API key", ["key"], registry=registry)
+KEY_USED = LoopCounter("tocsin_ingestion_key_used", "Requests let in, by name of the API key", label="key")

@@ -15,7 +15,6 @@ second over all connections instead of armed per request; a timer costs as much 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Any
 
@@ -79,7 +78,7 @@ class HotPathProtocol(HttpToolsProtocol):
         self._body_bytes = 0  # for which there is room
         self._head_bytes: int | None = None
         self._phase = _IDLE
-        self._since = self._asked_at = self.loop.time()
+        self._since = self._asked_at = self._now = self.loop.time()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Give back what the connection held."""
@@ -88,6 +87,7 @@ class HotPathProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what arrived, and end a request whose headers do not end."""
+        self._now = self.loop.time()  # once for all that one read brings about
         super().data_received(data)
         if self._phase is not _HEAD:
             return
@@ -100,19 +100,14 @@ class HotPathProtocol(HttpToolsProtocol):
         """Begin a request. What uvicorn prepares for its cycle waits until it is known to be needed."""
         self.url = b""
         self.headers = []
-        self.expect_100_continue = False
         self._incoming = None
         self._head_bytes = None
-        self._enter(_HEAD)
+        self._phase, self._since = _HEAD, self._now
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header; trailers, of which there may be any number, are read over."""
-        if self._phase is not _HEAD:
-            return
-        name = name.lower()
-        if name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
-        self.headers.append((name, value))
+        if self._phase is _HEAD:
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """Take the request, or hand it over."""
@@ -139,12 +134,12 @@ class HotPathProtocol(HttpToolsProtocol):
             super().on_message_complete()
             return
         self._incoming = None
-        self._enter(_IDLE)
+        self._phase, self._since = _IDLE, self._now
         if exchange.response_complete:
             return  # it was refused before its body was here
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._release_body()
-        self._answering, self._asked_at = exchange, self._since
+        self._answering, self._asked_at = exchange, self._now
         if not exchange.begin(body):
             self._hand_over_taken(exchange)
             super().on_body(body)
@@ -180,14 +175,10 @@ class HotPathProtocol(HttpToolsProtocol):
         # uvicorn's type does not say that it is None before the first request.
         return self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]
 
-    def _enter(self, phase: Phase) -> None:
-        self._phase = phase
-        self._since = self.loop.time()
-
     def _take(self, exchange: Exchange) -> None:
         """Begin to read the body of a caller who may send one."""
         self._incoming = self.cycle = exchange  # type: ignore[assignment]  # to uvicorn it is its cycle
-        self._enter(_BODY)
+        self._phase, self._since = _BODY, self._now
         gate = self.parts.gate
         if gate is not None and not exchange.enter(gate):
             self._hand_over_taken(exchange)
@@ -213,17 +204,16 @@ class HotPathProtocol(HttpToolsProtocol):
         self._body_bytes = 0
 
     def _read_fields(self) -> dict[bytes, bytes] | None:
-        """Return the headers that count, or None if there is one that uvicorn had better see."""
-        fields: dict[bytes, bytes] = {}
-        for name, value in self.headers:
-            if name in _READ:
-                if name in fields:
-                    return None
-                fields[name] = value
-            elif name in _UNUSUAL:
-                return None
+        """Return the headers by name, or None if there is one that uvicorn had better see."""
+        fields = dict(self.headers)
         length = fields.get(b"content-length", b"")
-        return fields if length.isdigit() and len(length) <= MAX_LENGTH_DIGITS else None
+        if not length.isdigit() or len(length) > MAX_LENGTH_DIGITS or not _UNUSUAL.isdisjoint(fields):
+            return None
+        if len(fields) < len(self.headers):
+            names = [name for name, _ in self.headers]
+            if any(names.count(name) > 1 for name in _READ):
+                return None
+        return fields
 
     def _is_usual(self, body_bytes: int, max_body_bytes: int) -> bool:
         return (
@@ -236,12 +226,13 @@ class HotPathProtocol(HttpToolsProtocol):
 
     def _hand_over(self) -> None:
         """Let uvicorn do what it would have done from the first byte on."""
-        url, headers, is_expecting = self.url, self.headers, self.expect_100_continue
+        url, headers = self.url, self.headers
         self._incoming = None
-        self._phase = _HANDED_OVER
         super().on_message_begin()
-        self.url, self.expect_100_continue = url, is_expecting
-        self.headers.extend(headers)  # the same list is in uvicorn's scope
+        self.url = url
+        for name, value in headers:
+            super().on_header(name, value)
+        self._phase = _HANDED_OVER
         super().on_headers_complete()
 
     def _hand_over_taken(self, exchange: Exchange) -> None:
@@ -254,25 +245,25 @@ class HotPathProtocol(HttpToolsProtocol):
     def _reply(self, exchange: Exchange, answer: Answer | Accepted) -> None:
         is_kept = exchange.keep_alive and CLOSE not in self.server_state.default_headers
         if not self.transport.is_closing():
-            headers = () if exchange.grant is None else exchange.grant.build_headers()
-            self.transport.write(self._write(answer, headers, is_kept=is_kept))
+            more = b"" if exchange.grant is None else exchange.grant.write_headers()
+            self.transport.write(self._write(answer, more, is_kept=is_kept))
             if not is_kept:
                 self.transport.close()
         self._answering = None
-        if self._phase in (_IDLE, _BODY):  # else the next request has begun to arrive
-            self._enter(_IDLE)
+        if self._phase is _IDLE or self._phase is _BODY:  # else the next request has begun to arrive
+            self._phase, self._since = _IDLE, self.loop.time()
         if self.pipeline or self.flow.read_paused:
             self.on_response_complete()
         else:
             self.server_state.total_requests += 1
 
-    def _write(self, answer: Answer | Accepted, headers: Sequence[tuple[str, str]], *, is_kept: bool) -> bytes:
+    def _write(self, answer: Answer | Accepted, more: bytes, *, is_kept: bool) -> bytes:
         defaults = self.server_state.default_headers
         if isinstance(answer, Accepted):
             if is_kept:
-                return self.written.write_accepted(answer.id, defaults, headers)
+                return self.written.write_accepted(answer.id, defaults, more)
             answer = build_accepted(answer)
-        return write(answer, defaults, headers, is_kept=is_kept)
+        return write(answer, defaults, more, is_kept=is_kept)
 
     def _end(self, problem: Problem) -> None:
         """Refuse what is no request yet, and close the connection."""

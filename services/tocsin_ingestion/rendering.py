@@ -24,27 +24,28 @@ class Written:
 
     def __init__(self) -> None:
         self._defaults: Headers = []
-        self._head = self._tail = b""
+        self._head = self._start = self._tail = b""
 
-    def write_accepted(self, notification_id: str, defaults: Headers, more: Sequence[tuple[str, str]] = ()) -> bytes:
-        """Return the 202 for a notification stored for the first time, on a connection that is kept."""
+    def write_accepted(self, notification_id: str, defaults: Headers, more: bytes = b"") -> bytes:
+        """Return the 202 for a notification stored for the first time, on a connection that is kept.
+
+        `more` are header lines, each behind its line end.
+        """
         if defaults is not self._defaults or not self._head:
-            self._head, _, self._tail = write(build_accepted(Accepted(_ID)), defaults).partition(_ID.encode())
+            self._head, end, body = write(build_accepted(Accepted(_ID)), defaults).partition(_END_OF_HEADERS)
+            start, _, self._tail = body.partition(_ID.encode())
+            self._start = end + start
             self._defaults = defaults
-        head = self._head
-        if more:
-            lines = "".join(f"\r\n{name}: {value}" for name, value in more).encode("latin-1")
-            head = head.replace(_END_OF_HEADERS, lines + _END_OF_HEADERS, 1)
-        return head + notification_id.encode() + self._tail
+        return b"".join((self._head, more, self._start, notification_id.encode(), self._tail))
 
 
-def write(answer: Answer, defaults: Headers, more: Sequence[tuple[str, str]] = (), *, is_kept: bool = True) -> bytes:
+def write(answer: Answer, defaults: Headers, more: bytes = b"", *, is_kept: bool = True) -> bytes:
     """Return an answer's bytes. `is_kept` False tells the client that the connection is closed after it."""
     status = HTTPStatus(answer.status)
     lines = [f"HTTP/1.1 {status.value} {status.phrase}".encode("ascii")]
     lines += [name + b": " + value for name, value in defaults]
-    lines += [f"{name}: {value}".encode("latin-1") for name, value in (*answer.headers, *more)]
-    lines.append(b"content-length: %d" % len(answer.body))
+    lines += [f"{name}: {value}".encode("latin-1") for name, value in answer.headers]
+    lines.append(b"content-length: %d" % len(answer.body) + more)
     if not is_kept and CLOSE not in defaults:
         lines.append(b"connection: close")
     return b"\r\n".join((*lines, b"", answer.body))

@@ -5,13 +5,14 @@ Pure, so that the FastAPI routes and any faster way in share one definition of w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from urllib.parse import parse_qsl
 
 import msgspec
 
 from tocsin_core.message import MAX_BODY_BYTES
-from tocsin_ingestion.draft import Draft, Rules, check_draft, malformed, parse_json
+from tocsin_ingestion.draft import Draft, Rules, check_draft, malformed, parse_all_json, parse_json
 from tocsin_ingestion.media import Media, read_media
 from tocsin_ingestion.problems import TOO_LARGE, FieldError, Problem, invalid
 
@@ -43,12 +44,16 @@ def parse_batch(body: bytes, content_type: str | None, *, rules: Rules, now: dat
     """
     media = read_media(content_type, supported=(Media.JSON, Media.NDJSON))
     check_size(len(body), limit=MAX_BATCH_BYTES)
+    items: Sequence[bytes | msgspec.Raw]
     items = _split_array(body) if media is Media.JSON else [line for line in body.splitlines() if line.strip()]
     if not items:
         raise invalid(FieldError("(body)", "must hold at least one notification"))
     if len(items) > MAX_BATCH_ITEMS:
         raise Problem(TOO_LARGE, f"{len(items)} notifications; {MAX_BATCH_ITEMS} are the limit of one batch")
-    return [_parse_item(item, rules, now) for item in items]
+    try:
+        return _parse_all(items, rules, now)
+    except Problem:
+        return [_parse_item(item, rules, now) for item in items]
 
 
 def check_size(size_bytes: int, *, limit: int = MAX_BODY_BYTES) -> None:
@@ -62,18 +67,30 @@ def _parse_one(body: bytes) -> Draft:
     return parse_json(body)
 
 
-def _parse_item(item: bytes, rules: Rules, now: datetime) -> Draft | Problem:
+def _parse_all(items: Sequence[bytes | msgspec.Raw], rules: Rules, now: datetime) -> list[Draft | Problem]:
+    """Return the drafts of a batch in which nothing is wrong, as nearly all are: half the cost of item by item.
+
+    Raise Problem for the first item that has to be looked at alone.
+    """
+    check_size(max(map(len, items)))
+    drafts = parse_all_json(items)
+    for draft in drafts:
+        check_draft(draft, rules=rules, now=now)
+    return [*drafts]
+
+
+def _parse_item(item: bytes | msgspec.Raw, rules: Rules, now: datetime) -> Draft | Problem:
     try:
-        draft = _parse_one(item)
+        draft = _parse_one(bytes(item))
         check_draft(draft, rules=rules, now=now)
     except Problem as problem:
         return problem
     return draft
 
 
-def _split_array(body: bytes) -> list[bytes]:
+def _split_array(body: bytes) -> list[msgspec.Raw]:
     try:
-        return [bytes(item) for item in _items_decoder.decode(body)]
+        return _items_decoder.decode(body)
     except msgspec.ValidationError as error:
         raise invalid(FieldError("(body)", "must be a JSON array of notifications")) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -40,6 +40,7 @@ def test_what_is_encoded_is_decoded_to_the_same(notification: Notification, acce
     assert encoded.key.decode() == notification.to_id
     record = Record("t", 0, 0, 0, encoded.key, encoded.value, tuple(encoded.headers))
     assert accepted_at_of(record, now=datetime.max.replace(tzinfo=UTC)) == accepted_at
+    assert record.header("ce_time") == accepted_at.astimezone(UTC).isoformat().encode()
     assert trace_id_of(record.header("traceparent")) is not None
 
 

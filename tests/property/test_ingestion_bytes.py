@@ -23,6 +23,7 @@ CONTENT_TYPES = st.sampled_from(
     ["application/json", "application/x-www-form-urlencoded", "application/x-ndjson", "", "x"]
 )
 
+GOOD: dict[str, Any] = {"fromID": 1, "toID": 2, "message": "hi"}
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 values = st.recursive(
     scalars,
@@ -45,6 +46,32 @@ almost_notifications = st.fixed_dictionaries(
 def to_bytes(value: Any) -> bytes:
     # allow_nan and surrogatepass on purpose: what Python writes carelessly must be refused, not crash.
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def parse_alone(body: bytes) -> Draft | str:
+    try:
+        return parse_notification(body, "application/json", rules=RULES, now=NOW)
+    except Problem as problem:
+        return problem.detail
+
+
+@given(st.lists(almost_notifications | st.just(GOOD), min_size=1, max_size=4))
+@example([GOOD, GOOD | {"data": {"a": [[]] * 40}}])
+@example([GOOD, GOOD | {"data": json.loads("[" * 40 + "]" * 40)}])
+@example([GOOD, GOOD | {"channels": ["fax"]}])
+@example([GOOD, GOOD | {"data": {"a": "x" * MAX_BODY_BYTES}}])
+def test_an_item_of_a_batch_is_what_it_would_be_alone(items: list[Any]) -> None:
+    bodies = [to_bytes(item) for item in items]
+    alone = [parse_alone(body) for body in bodies]
+    for batch, media in ((b"\n".join(bodies), "ndjson"), (b"[" + b",".join(bodies) + b"]", "json")):
+        try:
+            found = parse_batch(
+                batch, "application/x-ndjson" if media == "ndjson" else "application/json", rules=RULES, now=NOW
+            )
+        except Problem:
+            assert media == "json"  # an array that holds what is no text is no array
+            continue
+        assert [each.detail if isinstance(each, Problem) else each for each in found] == alone
 
 
 def check(draft: Draft) -> None:

@@ -29,6 +29,12 @@ def test_the_headers_tell_the_burst_what_is_left_and_when_it_is_whole_again() ->
     assert dict(bucket.build_headers()) == told | {"ratelimit-remaining": "5", "ratelimit-reset": "0"}
 
 
+def test_the_headers_as_lines_say_the_same() -> None:
+    bucket = Bucket(2.0, 5, Clock())
+    bucket.take(4)
+    assert bucket.write_headers() == b"\r\nratelimit-limit: 5\r\nratelimit-remaining: 1\r\nratelimit-reset: 2"
+
+
 @given(
     per_second=st.floats(0.01, 1e6),
     burst=st.integers(1, 10_000),

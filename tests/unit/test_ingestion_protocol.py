@@ -48,6 +48,7 @@ async def until_connected(api: Running) -> HotPathProtocol:
     [
         (build_request(GOOD), 202),
         (build_request(GOOD, headers=[("Idempotency-Key", "k"), ("traceparent", "x")]), 202),
+        (build_request(GOOD, headers=[("Via", "1.1 a"), ("Via", "1.1 b")]), 202),
         (build_request([GOOD, GOOD], target=BATCH), 202),
         (build_request(b"fromID=1&toID=2&message=hi", content_type="application/x-www-form-urlencoded"), 202),
         (build_request(b"{"), 400),

@@ -102,6 +102,10 @@ class Grant:
         """Return what the answer says about the limit; nothing where there is none."""
         return [] if self._bucket is None else self._bucket.build_headers()
 
+    def write_headers(self) -> bytes:
+        """Return the same as lines of HTTP/1.1, each behind its line end."""
+        return b"" if self._bucket is None else self._bucket.write_headers()
+
 
 class Gate:
     """Lets callers in. Used on the event loop only."""

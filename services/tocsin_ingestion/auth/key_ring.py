@@ -16,8 +16,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from prometheus_client import Counter
-
 from tocsin_core.api_keys import FORM, digest_key, parse_entries
 from tocsin_core.logging import get_logger
 from tocsin_ingestion.auth.credentials import API_KEY, Reason, read_bearer, refuse, unavailable
@@ -35,7 +33,6 @@ _log = get_logger(__name__)
 class _Entry(NamedTuple):
     digest: bytes
     caller: Caller
-    uses: Counter
 
 
 class KeyRing:
@@ -99,7 +96,7 @@ class KeyRing:
         entry = self._entries.get(digest[:INDEX_BYTES])
         if entry is None or not hmac.compare_digest(entry.digest, digest):
             raise refuse(Reason.UNKNOWN_KEY, "No such key, or not any more", FIX)
-        entry.uses.inc()
+        KEY_USED.inc(label=entry.caller.name)
         return entry.caller
 
     def _take(self, texts: dict[str, str]) -> None:
@@ -111,11 +108,10 @@ class KeyRing:
             return
         for entry in (self._entries or {}).values():
             if entry.caller.name not in digests:
-                KEY_USED.remove(entry.caller.name)
-        self._entries = {
-            digest[:INDEX_BYTES]: _Entry(digest, Caller(name), KEY_USED.labels(name))
-            for name, digest in digests.items()
-        }
+                KEY_USED.counts.pop(entry.caller.name, None)
+        self._entries = {digest[:INDEX_BYTES]: _Entry(digest, Caller(name)) for name, digest in digests.items()}
+        for name in digests:
+            KEY_USED.inc(0, label=name)
         self._trouble = ""
         _log.info("API keys loaded", folder=str(self._folder), count=len(digests), keys=list(digests)[:NAMES_TOLD])
 
