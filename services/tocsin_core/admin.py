@@ -18,6 +18,7 @@ from typing import Any
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, OffsetSpec, ResourceType
 
+from tocsin_core.commits import Commit, read_leads
 from tocsin_core.connection import (
     COORDINATOR_PASSES,
     Code,
@@ -260,7 +261,7 @@ class KafkaAdmin:
 
     async def _list_committed(
         self, pairs: Sequence[tuple[str, str]], counts: Mapping[str, int]
-    ) -> list[dict[int, int | None] | KafkaFailure]:
+    ) -> list[dict[int, Commit | None] | KafkaFailure]:
         futures: list[Future[Any]] = []
         for group, topic in pairs:
             partitions = [TopicPartition(topic, number) for number in range(counts[topic])]
@@ -321,20 +322,23 @@ class KafkaAdmin:
         self._failed_at = time.monotonic()
 
 
-def _read_committed(found: Any) -> dict[int, int | None] | KafkaFailure:
+def _read_committed(found: Any) -> dict[int, Commit | None] | KafkaFailure:
     if isinstance(found, KafkaFailure):
         return found
     for each in found.topic_partitions:
         if each.error:
             return translate_error(each.error)
-    return {each.partition: None if each.offset == NO_OFFSET else each.offset for each in found.topic_partitions}
+    return {
+        each.partition: None if each.offset == NO_OFFSET else Commit(each.offset, each.metadata or "")
+        for each in found.topic_partitions
+    }
 
 
 def _build_observation(
     topic: str,
     starts: Mapping[tuple[str, int], int | KafkaFailure],
     ends: Mapping[tuple[str, int], int | KafkaFailure],
-    committed: Mapping[int, int | None] | KafkaFailure,
+    committed: Mapping[int, Commit | None] | KafkaFailure,
 ) -> Observation:
     """Put the three answers about a topic together; the first failure among them is the observation."""
     if isinstance(committed, KafkaFailure):
@@ -346,5 +350,6 @@ def _build_observation(
             return start
         if isinstance(end, KafkaFailure):
             return end
-        offsets.append(PartitionOffsets(partition=number, log_start=start, log_end=end, committed=commit))
+        where = (commit.offset, read_leads(commit.metadata)) if commit else (None, {})
+        offsets.append(PartitionOffsets(number, start, end, *where))
     return tuple(offsets)

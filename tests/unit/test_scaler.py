@@ -254,7 +254,12 @@ async def test_the_status_is_the_scaler_s_own_part_and_nothing_else(room: Room) 
     await room.run()
     (status,) = room.api.statuses
     assert set(status) == {"kafka", "scaling", "conditions"}
-    assert [each["type"] for each in status["conditions"]] == ["ScalingActive", "KafkaReachable", "PartitionsMoving"]
+    assert [each["type"] for each in status["conditions"]] == [
+        "ScalingActive",
+        "KafkaReachable",
+        "PartitionsMoving",
+        "ChannelsMoving",
+    ]
     assert all(each["observedGeneration"] == 3 for each in status["conditions"])
     assert room.api.managers == ["tocsin-scaler"]
 

@@ -17,6 +17,7 @@ BUSY = "tocsin_consumer_busy_slot_seconds_total"
 THROTTLED = "tocsin_consumer_throttled_seconds_total"
 CONCURRENCY = "tocsin_consumer_concurrency"
 IN_FLIGHT = "tocsin_consumer_in_flight"
+HELD = "tocsin_channel_held_seconds_total"
 CPU = "process_cpu_seconds_total"
 ANSWERED = frozenset(
     {"tocsin_ingestion_accepted_total", "tocsin_ingestion_replayed_total", "tocsin_ingestion_refused_total"}
@@ -41,6 +42,7 @@ def parse_consumer(pod: str, page: str) -> ConsumerCounters | None:
         throttled_seconds_total=found.get(THROTTLED, 0.0),
         cpu_seconds_total=found.get(CPU),
         in_flight=found.get(IN_FLIGHT, 0.0),
+        held_seconds=split_samples(page, HELD, "channel"),
     )
 
 
@@ -63,6 +65,19 @@ def sum_samples(page: str, names: frozenset[str]) -> Mapping[str, float]:
         value = _parse_value(line.rpartition("}")[2] if "{" in line else line.partition(" ")[2])
         if value is not None:
             found[name] = found.get(name, 0.0) + value
+    return found
+
+
+def split_samples(page: str, name: str, label: str) -> dict[str, float]:
+    """Return the value of one metric for each value of its one label."""
+    found: dict[str, float] = {}
+    start = f'{name}{{{label}="'
+    for line in page.splitlines():
+        if line.startswith(start):
+            labelled, _, text = line.removeprefix(start).partition('"}')
+            value = _parse_value(text)
+            if value is not None:
+                found[labelled] = value
     return found
 
 
