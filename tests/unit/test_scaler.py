@@ -17,6 +17,7 @@ from tocsin_operator.ingestion_scaler import IngestionScaler
 from tocsin_operator.model import Pipeline
 from tocsin_operator.pods import PodPages
 from tocsin_operator.scaler import ClusterWorld, Scaler, build_target
+from tocsin_operator.scaling.counters import parse_consumer
 from tocsin_operator.scaling.model import Replicas
 from tocsin_operator.scaling.ports import ScaleConflict
 
@@ -340,6 +341,33 @@ async def test_every_input_of_a_decision_is_a_metric(room: Room) -> None:
     assert room.metric("capacity_per_second") == 100
     assert room.metric("desired_replicas") == 6
     assert room.metric("replicas") == 1
+
+
+async def test_a_channel_s_lag_and_whether_it_is_held_are_metrics_that_go_with_the_channel(room: Room) -> None:
+    channels = [{"name": "hook", "type": "Log"}, {"name": "mail", "type": "Log"}]
+    room.body["spec"]["consumer"]["channels"] = channels
+    room.cache.observe_pipeline("MODIFIED", room.body)
+    room.clusters.admin.answer = tuple(PartitionOffsets(each, 0, 50, 10, {"hook": 0, "mail": 40}) for each in range(12))
+    await room.run()
+    labels = {"namespace": "shop", "name": "orders", "channel": "hook"}
+    assert room.registry.get_sample_value("tocsin_scaling_channel_lag", labels) == 480
+    assert room.registry.get_sample_value("tocsin_scaling_channel_held", labels) == 0
+    room.body["metadata"]["generation"] = 4
+    room.body["spec"]["consumer"]["channels"] = channels[1:]
+    room.cache.observe_pipeline("MODIFIED", room.body)
+    await room.run()
+    assert room.registry.get_sample_value("tocsin_scaling_channel_lag", labels) is None
+
+
+def test_the_seconds_of_each_held_channel_are_read_from_the_page() -> None:
+    page = PAGE.format(processed=1, busy=1) + (
+        "# TYPE tocsin_channel_held_seconds_total counter\n"
+        'tocsin_channel_held_seconds_total{channel="hook"} 12.5\n'
+        'tocsin_channel_held_seconds_total{channel="mail"} NaN\n'
+    )
+    counters = parse_consumer("a", page)
+    assert counters is not None
+    assert counters.held_seconds == {"hook": 12.5}
 
 
 def test_a_target_remembers_what_the_status_says() -> None:

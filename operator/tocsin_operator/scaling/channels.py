@@ -43,10 +43,9 @@ def note_channels(observation: Observation, state: State, config: Config, busy: 
 
     Where other channels count from now on, what was learned from where the group stood is forgotten.
     """
-    if len(config.channels) < 2:  # noqa: PLR2004 - a channel is compared with another
-        return state
+    names = config.channels if len(config.channels) > 1 else ()  # a channel is compared with another
     known = {each.name: each for each in state.channels}
-    moved = [_note_progress(observation, name, known.get(name)) for name in config.channels]
+    moved = [_note_progress(observation, name, known.get(name)) for name in names]
     shares = {} if busy is None else busy.held_shares
     holds = [_find_hold(each, moved, state, config, observation, share=shares.get(each.name)) for each in moved]
     is_any_served = None in holds

@@ -74,7 +74,7 @@ def build_candidates(decision: Decision) -> list[dict[str, Any]]:
 
 
 def restore_state(status: Mapping[str, Any], config: Config) -> State:
-    """Return what an earlier process left: its last change, the capacity and start-up it saw, ceiling, held channels."""
+    """Return what an earlier process left: its last change, capacity, start-up, a ceiling, and channels held back."""
     scaling = status.get("scaling") or {}
     known, source, last = scaling.get("capacityPerSecond"), scaling.get("capacitySource"), scaling.get("lastScaleTime")
     startup = scaling.get("startupSeconds")
