@@ -6,10 +6,11 @@ Gauges of a pipeline disappear with it; a value that is not known is absent rath
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 
-from tocsin_operator.scaling.model import ChannelInputs
+from tocsin_operator.scaling.model import ChannelInputs, Decision, Inputs
 from tocsin_operator.scaling.ports import Report
 
 LABELS = ("namespace", "name")
@@ -71,6 +72,8 @@ class ScalingMetrics:
         )
         self._known: dict[str, frozenset[str]] = {}
         """The pipelines that have gauges, each with its channels that have."""
+        self._shown: dict[str, tuple[Inputs, int, float | None]] = {}
+        """What the gauges of each pipeline show: those of an idle one are not set again in each pass."""
 
     def observe(self, report: Report) -> None:
         """Record one pass."""
@@ -83,29 +86,37 @@ class ScalingMetrics:
         decision = report.decision
         if decision is None:
             return
-        for field, gauge in self._gauges.items():
-            _set(gauge, (namespace, name), getattr(decision.inputs, field))
-        for field, gauge in self._counts.items():
-            _set(gauge, (namespace, name), len(getattr(decision.inputs, field)))
-        if decision.is_trusted:
-            self._observe_channels(report.target.key, decision.inputs.channels)
-        _set(self._desired, (namespace, name), decision.replicas)
-        _set(self._drain, (namespace, name), decision.drain_seconds)
+        shown = (decision.inputs, decision.replicas, decision.drain_seconds)
+        if shown != self._shown.get(report.target.key):
+            self._show(report.target.key, decision)
+            self._shown[report.target.key] = shown
         self._decisions.labels(namespace, name, decision.reason.value).inc()
         if report.has_acted:
             direction = "out" if decision.replicas > decision.inputs.replicas else "in"
             self._actions.labels(namespace, name, direction).inc()
 
-    def forget_others(self, keys: set[str]) -> None:
+    def _show(self, key: str, decision: Decision) -> None:
+        namespace, _, name = key.partition("/")
+        for field, gauge in self._gauges.items():
+            _set(gauge, (namespace, name), getattr(decision.inputs, field))
+        for field, gauge in self._counts.items():
+            _set(gauge, (namespace, name), len(getattr(decision.inputs, field)))
+        if decision.is_trusted:
+            self._show_channels(key, decision.inputs.channels)
+        _set(self._desired, (namespace, name), decision.replicas)
+        _set(self._drain, (namespace, name), decision.drain_seconds)
+
+    def forget_others(self, keys: AbstractSet[str]) -> None:
         """Drop the gauges of pipelines that are gone."""
         for key in self._known.keys() - keys:
             namespace, _, name = key.partition("/")
-            self._observe_channels(key, ())
+            self._show_channels(key, ())
+            self._shown.pop(key, None)
             for gauge in (*self._gauges.values(), *self._counts.values(), self._desired, self._drain):
                 _set(gauge, (namespace, name), None)
             del self._known[key]
 
-    def _observe_channels(self, key: str, channels: Sequence[ChannelInputs]) -> None:
+    def _show_channels(self, key: str, channels: Sequence[ChannelInputs]) -> None:
         namespace, _, name = key.partition("/")
         names = frozenset(each.name for each in channels)
         for each in channels:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from tocsin_operator.errors import AccessForbidden, ObjectMissing, WriteConflict
 from tocsin_operator.ingestion_scaler import IngestionScaler
 from tocsin_operator.model import Pipeline
 from tocsin_operator.pods import PodPages
-from tocsin_operator.scaler import ClusterWorld, Scaler, build_target
+from tocsin_operator.scaler import ClusterWorld, Scaler, build_target, find_next_count
 from tocsin_operator.scaling.counters import parse_consumer
 from tocsin_operator.scaling.model import Replicas
 from tocsin_operator.scaling.ports import ScaleConflict
@@ -436,10 +438,19 @@ async def test_counters_are_read_no_more_often_than_they_are_news(room: Room) ->
     world = build_world(room)
     (target,) = world.list_targets()
     answers = []
-    for _ in range(7):
+    for _ in range(30):
         answers.append(await world.observe_consumers(target) is not None)
         room.clock.now += 5
-    assert answers == [True, False, False, True, False, False, True]
+    reads = [index for index, is_read in enumerate(answers) if is_read]
+    assert reads[0] == 0
+    assert {later - earlier for earlier, later in pairwise(reads[1:])} == {3}
+
+
+def test_the_pods_of_a_fleet_are_not_all_read_at_once(room: Room) -> None:
+    (target,) = build_world(room).list_targets()
+    fleet = [replace(target, key=f"shop/orders-{number}") for number in range(300)]
+    slots = Counter((find_next_count(each, room.clock.now) - room.clock.now) // 5 % 3 for each in fleet)
+    assert all(60 < count < 140 for count in slots.values())
 
 
 async def test_an_action_leaves_its_candidates_in_the_status(room: Room) -> None:
