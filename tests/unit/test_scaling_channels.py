@@ -45,6 +45,7 @@ class World:
     partitions: int = 12
     limits: dict[str, float] = field(default_factory=dict)
     reads_pods: bool = False
+    knows_why: bool = True
     follows: bool = True
     now: int = 0
     arrived: float = 0.0
@@ -87,8 +88,8 @@ class World:
             processed_total=min(self.finished.values()) / self.replicas,
             busy_slot_seconds_total=self.now * 32,
             concurrency=64,
-            throttled_seconds_total=max(self.held_seconds.values()),
-            held_seconds=dict(self.held_seconds),
+            throttled_seconds_total=max(self.held_seconds.values()) if self.knows_why else 0.0,
+            held_seconds=dict(self.held_seconds) if self.knows_why else dict.fromkeys(self.held_seconds, 0.0),
         )
 
     @property
@@ -198,6 +199,14 @@ def test_a_throttled_channel_keeps_the_pods_that_its_provider_has_work_for() -> 
     world.run(1_200)
     assert world.most == 12
     assert world.replicas * POD_PER_SECOND >= 220
+
+
+def test_a_channel_that_stands_still_while_its_pods_know_no_reason_keeps_no_pods() -> None:
+    world = World(replicas=6, reads_pods=True, knows_why=False)
+    world.limits["hook"] = 0
+    world.run(900)
+    assert world.holds["hook"] is Hold.STANDING_STILL
+    assert world.replicas < 6
 
 
 def test_pods_kept_for_a_provider_are_those_whose_time_it_takes() -> None:

@@ -69,7 +69,8 @@ def measure_kept(state: State, busy: Busy | None, replicas: int) -> int:
     """
     if busy is None:
         return 0
-    shares = [busy.held_shares[each.name] for each in state.channels if each.hold and each.name in busy.held_shares]
+    held = [each.name for each in state.channels if each.hold is Hold.PROVIDER]
+    shares = [busy.held_shares[name] for name in held if name in busy.held_shares]
     return max((math.ceil((1 - share) * replicas / HELD_UTILISATION - 0.1) for share in shares), default=0)
 
 
