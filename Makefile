@@ -80,6 +80,10 @@ bench-delivery: setup ## deliveries beside two loops in Go (needs go and gcc): m
 bench-scaling: setup ## scaling beside KEDA + HPA, Flink and Numaflow, simulated: make bench-scaling [BENCH="--seeds 3"]
 	PYTHONPATH=tests $(PY) -m bench.scaling $(BENCH)
 
+.PHONY: bench-fleet
+bench-fleet: setup ## a scaling pass over 1,000 pipelines on three Kafka clusters: make bench-fleet [BENCH="--pipelines 300"]
+	PYTHONPATH=tests $(PY) -m bench.fleet $(BENCH)
+
 .PHONY: bench-ingestion
 bench-ingestion: setup ## ingestion beside Gin + sarama and others (needs go and gcc): make bench-ingestion [BENCH="--rounds 3"]
 	PYTHONPATH=tests $(PY) -m bench.ingestion $(BENCH)

@@ -22,6 +22,10 @@ from tocsin_core.errors import TocsinError
 from tocsin_operator.model import KIND
 
 STDIN = "-"
+HOLDS = {
+    "Provider": "its provider is down or throttles",
+    "StandingStill": "nothing is finished there while others move",
+}
 FIGURES = (
     ("arrivalPerSecond", "arrive per second"),
     ("capacityPerSecond", "one pod does per second"),
@@ -65,6 +69,7 @@ def explain(body: Mapping[str, Any]) -> Iterator[str]:
     if kafka:
         lag = f"{kafka.get('totalLag')} records, the oldest {kafka.get('lagSeconds')} s"
         yield f"  lag: {lag}, at {kafka.get('observedTime')}"
+    yield from _show_channels(kafka, scaling)
     yield from _show_figures(scaling)
     yield from _show_candidates(scaling, "  ")
     for entry in scaling.get("history", ()):
@@ -75,6 +80,13 @@ def explain(body: Mapping[str, Any]) -> Iterator[str]:
 
 def _count(consumer: Mapping[str, Any]) -> str:
     return f"{consumer.get('readyReplicas', '?')} of {consumer.get('desiredReplicas', '?')} consumers ready"
+
+
+def _show_channels(kafka: Mapping[str, Any], scaling: Mapping[str, Any]) -> Iterator[str]:
+    held = {each["name"]: HOLDS.get(each["reason"], each["reason"]) for each in scaling.get("heldChannels", ())}
+    for each in kafka.get("channels", ()):
+        why = f": {held[each['name']]}, so no pod is bought for it" if each["name"] in held else ""
+        yield f"    channel {each['name']}: {each['lag']} records, the oldest {each['lagSeconds']:g} s{why}"
 
 
 def _show_figures(scaling: Mapping[str, Any]) -> Iterator[str]:

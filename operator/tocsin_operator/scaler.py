@@ -7,6 +7,8 @@ Replicas belong to field manager `tocsin-scaler`: Deployments are applied withou
 from __future__ import annotations
 
 import asyncio
+import math
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import structlog
@@ -33,6 +35,7 @@ from tocsin_operator.scaling_metrics import ScalingMetrics
 from tocsin_operator.scaling_status import StatusPublisher
 
 EVICTION_SECONDS = 60.0
+PHASES = 1_000
 CONSUMER: Role = "consumer"
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 
@@ -142,9 +145,7 @@ class ClusterWorld:
         now_seconds = self._now()
         if now_seconds < self._next_count.get(target.key, 0.0):
             return None
-        # A little early, because a loop's passes are never exactly on time.
-        wait_seconds = target.config.count_seconds - target.config.interval_seconds / 2
-        self._next_count[target.key] = now_seconds + wait_seconds
+        self._next_count[target.key] = find_next_count(target, now_seconds)
         pipeline = self._cache.pipelines.get(target.key)
         facts = self._cache.find_deployment(pipeline, CONSUMER) if pipeline else None
         if pipeline is None or facts is None or facts.ready == 0:
@@ -197,6 +198,13 @@ class ClusterWorld:
             known = (version, build_target(pipeline))
             self._targets[pipeline.key] = known
         return known[1]
+
+
+def find_next_count(target: Target, now_seconds: float) -> float:
+    """Return when the target's pods are read again: each pipeline at a time of its own, or a fleet is read at once."""
+    every_seconds = target.config.count_seconds
+    phase_seconds = every_seconds * (zlib.crc32(target.key.encode()) % PHASES) / PHASES
+    return (math.floor((now_seconds - phase_seconds) / every_seconds) + 1) * every_seconds + phase_seconds
 
 
 def build_target(pipeline: Pipeline) -> Target:

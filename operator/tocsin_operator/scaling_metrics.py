@@ -5,8 +5,12 @@ Gauges of a pipeline disappear with it; a value that is not known is absent rath
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 
+from tocsin_operator.scaling.model import ChannelInputs, Decision, Inputs
 from tocsin_operator.scaling.ports import Report
 
 LABELS = ("namespace", "name")
@@ -34,6 +38,12 @@ COUNTS = {
     "behind_partitions": "Partitions whose backlog is their own trouble.",
 }
 
+CHANNEL_GAUGES = {
+    "lag": "Notifications not yet finished on the channel.",
+    "lag_seconds": "Age of the oldest of them.",
+    "held": "Whether the channel is held back, and no consumer is bought for it (1), or not (0).",
+}
+
 
 class ScalingMetrics:
     """The scaler's metrics on one registry."""
@@ -44,6 +54,10 @@ class ScalingMetrics:
         }
         self._counts = {
             name: Gauge(f"tocsin_scaling_{name}", text, LABELS, registry=registry) for name, text in COUNTS.items()
+        }
+        self._channels = {
+            name: Gauge(f"tocsin_scaling_channel_{name}", text, (*LABELS, "channel"), registry=registry)
+            for name, text in CHANNEL_GAUGES.items()
         }
         self._desired = Gauge("tocsin_scaling_desired_replicas", "Consumers decided on.", LABELS, registry=registry)
         self._drain = Gauge("tocsin_scaling_drain_seconds", "Predicted seconds to drain.", LABELS, registry=registry)
@@ -56,12 +70,15 @@ class ScalingMetrics:
         self._failures = Counter(
             "tocsin_scaling_failures", "Passes that failed, by what.", (*LABELS, "source"), registry=registry
         )
-        self._known: set[str] = set()
+        self._known: dict[str, frozenset[str]] = {}
+        """The pipelines that have gauges, each with its channels that have."""
+        self._shown: dict[str, tuple[Inputs, int, float | None]] = {}
+        """What the gauges of each pipeline show: those of an idle one are not set again in each pass."""
 
     def observe(self, report: Report) -> None:
         """Record one pass."""
         namespace, _, name = report.target.key.partition("/")
-        self._known.add(report.target.key)
+        self._known.setdefault(report.target.key, frozenset())
         if report.kafka_failure is not None:
             self._failures.labels(namespace, name, "kafka").inc()
         if report.failure is not None:
@@ -69,27 +86,50 @@ class ScalingMetrics:
         decision = report.decision
         if decision is None:
             return
-        for field, gauge in self._gauges.items():
-            _set(gauge, (namespace, name), getattr(decision.inputs, field))
-        for field, gauge in self._counts.items():
-            _set(gauge, (namespace, name), len(getattr(decision.inputs, field)))
-        _set(self._desired, (namespace, name), decision.replicas)
-        _set(self._drain, (namespace, name), decision.drain_seconds)
+        shown = (decision.inputs, decision.replicas, decision.drain_seconds)
+        if shown != self._shown.get(report.target.key):
+            self._show(report.target.key, decision)
+            self._shown[report.target.key] = shown
         self._decisions.labels(namespace, name, decision.reason.value).inc()
         if report.has_acted:
             direction = "out" if decision.replicas > decision.inputs.replicas else "in"
             self._actions.labels(namespace, name, direction).inc()
 
-    def forget_others(self, keys: set[str]) -> None:
+    def _show(self, key: str, decision: Decision) -> None:
+        namespace, _, name = key.partition("/")
+        for field, gauge in self._gauges.items():
+            _set(gauge, (namespace, name), getattr(decision.inputs, field))
+        for field, gauge in self._counts.items():
+            _set(gauge, (namespace, name), len(getattr(decision.inputs, field)))
+        if decision.is_trusted:
+            self._show_channels(key, decision.inputs.channels)
+        _set(self._desired, (namespace, name), decision.replicas)
+        _set(self._drain, (namespace, name), decision.drain_seconds)
+
+    def forget_others(self, keys: AbstractSet[str]) -> None:
         """Drop the gauges of pipelines that are gone."""
-        for key in self._known - keys:
+        for key in self._known.keys() - keys:
             namespace, _, name = key.partition("/")
+            self._show_channels(key, ())
+            self._shown.pop(key, None)
             for gauge in (*self._gauges.values(), *self._counts.values(), self._desired, self._drain):
                 _set(gauge, (namespace, name), None)
-        self._known &= keys
+            del self._known[key]
+
+    def _show_channels(self, key: str, channels: Sequence[ChannelInputs]) -> None:
+        namespace, _, name = key.partition("/")
+        names = frozenset(each.name for each in channels)
+        for each in channels:
+            values = {"lag": each.lag, "lag_seconds": each.lag_seconds, "held": each.hold is not None}
+            for field, gauge in self._channels.items():
+                _set(gauge, (namespace, name, each.name), values[field])
+        for gone in self._known[key] - names:
+            for gauge in self._channels.values():
+                _set(gauge, (namespace, name, gone), None)
+        self._known[key] = names
 
 
-def _set(gauge: Gauge, labels: tuple[str, str], value: float | None) -> None:
+def _set(gauge: Gauge, labels: tuple[str, ...], value: float | None) -> None:
     if value is not None:
         gauge.labels(*labels).set(value)
         return

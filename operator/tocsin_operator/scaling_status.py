@@ -46,7 +46,7 @@ class StatusPublisher:
 
     async def publish(self, report: Report) -> None:
         """Tell what one pass found out."""
-        self._forget_others(set(self._cache.pipelines))
+        self._forget_others()
         pipeline = self._cache.pipelines.get(report.target.key)
         if pipeline is None or pipeline.uid != report.target.uid:
             return
@@ -95,8 +95,11 @@ class StatusPublisher:
             reporting_controller=SCALER,
         )
 
-    def _forget_others(self, keys: set[str]) -> None:
-        self._written = {key: written for key, written in self._written.items() if key in keys}
+    def _forget_others(self) -> None:
+        """Forget pipelines that are gone; hardly ever is one, and this runs for each of them in each pass."""
+        keys = self._cache.pipelines.keys()
+        if not self._written.keys() <= keys:
+            self._written = {key: written for key, written in self._written.items() if key in keys}
         self._metrics.forget_others(keys)
 
 

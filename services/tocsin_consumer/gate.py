@@ -38,6 +38,7 @@ class Gate:
         draw: Callable[[], float] = random.random,
     ) -> None:
         self._breakers = {channel: Breaker() for channel in channels}
+        self._held_seconds = {channel: metrics.CHANNEL_HELD_SECONDS.labels(channel) for channel in self._breakers}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._closed_at: dict[str, float] = {}
         self._accounted_until = clock()
@@ -93,7 +94,10 @@ class Gate:
         either, and this is how the operator is told.
         """
         now = self._clock()
-        if is_stalled or any(self.is_holding(channel) and is_waiting(channel) for channel in self._breakers):
+        held = [channel for channel in self._breakers if self.is_holding(channel) and is_waiting(channel)]
+        for channel in held:
+            self._held_seconds[channel].inc(now - self._accounted_until)
+        if is_stalled or held:
             metrics.THROTTLED_SECONDS.inc(now - self._accounted_until)
         self._accounted_until = now
 

@@ -49,6 +49,11 @@ THROTTLED_SECONDS = Counter(
     "tocsin_consumer_throttled_seconds_total",
     "Seconds in which a provider, by a throttle or by being down, or the user directory held back work",
 )
+CHANNEL_HELD_SECONDS = Counter(
+    "tocsin_channel_held_seconds_total",
+    "Seconds in which a provider, by a throttle or by being down, held back work of the channel, by channel",
+    ["channel"],
+)
 PROCESSED = Counter("tocsin_consumer_processed_total", "Records that reached an end on every channel")
 BUSY_SLOT_SECONDS = Counter("tocsin_consumer_busy_slot_seconds_total", "Seconds spent sending, summed over all slots")
 IN_FLIGHT = Gauge("tocsin_consumer_in_flight", "Sends in flight")

@@ -8,7 +8,9 @@ events are read while a call waits: NotAuthenticated is raised as soon as the br
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -18,6 +20,7 @@ from typing import Any
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, OffsetSpec, ResourceType
 
+from tocsin_core.commits import Commit, read_leads
 from tocsin_core.connection import (
     COORDINATOR_PASSES,
     Code,
@@ -260,7 +263,7 @@ class KafkaAdmin:
 
     async def _list_committed(
         self, pairs: Sequence[tuple[str, str]], counts: Mapping[str, int]
-    ) -> list[dict[int, int | None] | KafkaFailure]:
+    ) -> list[dict[int, Commit | None] | KafkaFailure]:
         futures: list[Future[Any]] = []
         for group, topic in pairs:
             partitions = [TopicPartition(topic, number) for number in range(counts[topic])]
@@ -277,17 +280,16 @@ class KafkaAdmin:
 
     async def _await_each(self, futures: Iterable[Future[Any]], *, fine: Code | None = None) -> list[Any]:
         """Await requests together; a KafkaFailure stands where a result would."""
-        waiting = [asyncio.wrap_future(each) for each in futures]
+        waiting = list(futures)
+        answers = _Answers(waiting)
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._timeout_seconds + GRACE_SECONDS
-        pending: set[asyncio.Future[Any]] = set(waiting)
-        while pending and clock() < deadline:
-            _, pending = await asyncio.wait(pending, timeout=EVENT_SECONDS)
-            if pending and isinstance(self._read_failure(), NotAuthenticated):
+        while not await answers.wait(EVENT_SECONDS) and clock() < deadline:
+            if isinstance(self._read_failure(), NotAuthenticated):
                 break  # librdkafka would go on trying until the deadline, and then say "timed out"
         return [self._settle(each, fine) for each in waiting]
 
-    def _settle(self, waiting: asyncio.Future[Any], fine: Code | None) -> Any:
+    def _settle(self, waiting: Future[Any], fine: Code | None) -> Any:
         if not waiting.done():
             waiting.cancel()
             return self._explain(translate(Code.TIMED_OUT, "no answer in time"))
@@ -321,20 +323,54 @@ class KafkaAdmin:
         self._failed_at = time.monotonic()
 
 
-def _read_committed(found: Any) -> dict[int, int | None] | KafkaFailure:
+class _Answers:
+    """Wakes the event loop once, when the last of many requests is answered.
+
+    A question about a thousand topics has ten thousand answers, and `asyncio.wrap_future` wakes the loop for each.
+    """
+
+    def __init__(self, futures: Sequence[Future[Any]]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._are_all_there = asyncio.Event()
+        self._lock = threading.Lock()
+        self._left = len(futures) + 1
+        for each in futures:
+            each.add_done_callback(self._note)
+        self._note()
+
+    async def wait(self, seconds: float) -> bool:
+        """Return whether all are answered, after so many seconds at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._are_all_there.wait()
+        return self._are_all_there.is_set()
+
+    def _note(self, _: Future[Any] | None = None) -> None:
+        """Count an answer; librdkafka's thread may bring one when nobody waits any more."""
+        with self._lock:
+            self._left -= 1
+            is_last = self._left == 0
+        if is_last and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._are_all_there.set)
+
+
+def _read_committed(found: Any) -> dict[int, Commit | None] | KafkaFailure:
     if isinstance(found, KafkaFailure):
         return found
     for each in found.topic_partitions:
         if each.error:
             return translate_error(each.error)
-    return {each.partition: None if each.offset == NO_OFFSET else each.offset for each in found.topic_partitions}
+    return {
+        each.partition: None if each.offset == NO_OFFSET else Commit(each.offset, each.metadata or "")
+        for each in found.topic_partitions
+    }
 
 
 def _build_observation(
     topic: str,
     starts: Mapping[tuple[str, int], int | KafkaFailure],
     ends: Mapping[tuple[str, int], int | KafkaFailure],
-    committed: Mapping[int, int | None] | KafkaFailure,
+    committed: Mapping[int, Commit | None] | KafkaFailure,
 ) -> Observation:
     """Put the three answers about a topic together; the first failure among them is the observation."""
     if isinstance(committed, KafkaFailure):
@@ -346,5 +382,6 @@ def _build_observation(
             return start
         if isinstance(end, KafkaFailure):
             return end
-        offsets.append(PartitionOffsets(partition=number, log_start=start, log_end=end, committed=commit))
+        where = (commit.offset, read_leads(commit.metadata)) if commit else (None, {})
+        offsets.append(PartitionOffsets(number, start, end, *where))
     return tuple(offsets)

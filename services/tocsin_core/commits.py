@@ -47,7 +47,7 @@ def resume_positions(names: Iterable[str], commit: Commit) -> dict[str, int]:
     What a channel that is gone had not finished, and was addressed to it by name, is left to the cursor "".
     Metadata that somebody else wrote means nothing: then all begin at the committed offset.
     """
-    known = {name: commit.offset + lead for name, lead in _read_leads(commit.metadata).items()}
+    known = {name: commit.offset + lead for name, lead in read_leads(commit.metadata).items()}
     wanted = {NO_CHANNEL, *names}
     foremost = max(known.values(), default=commit.offset)
     positions = {name: known.get(name, foremost) for name in wanted}
@@ -55,7 +55,10 @@ def resume_positions(names: Iterable[str], commit: Commit) -> dict[str, int]:
     return positions
 
 
-def _read_leads(metadata: str) -> dict[str, int]:
+def read_leads(metadata: str) -> dict[str, int]:
+    """Return how far each cursor is ahead of the committed offset; nothing where all stand together there."""
+    if not metadata:
+        return {}
     try:
         leads = _decode(metadata)
     except msgspec.DecodeError:

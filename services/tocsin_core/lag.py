@@ -8,8 +8,8 @@ timestamp of the record at the commit was refused: it costs a fetch per partitio
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 
@@ -18,13 +18,15 @@ class PartitionOffsets:
     """What Kafka says of one partition: where its log starts and ends, and what the group has committed.
 
     `committed` is None where the group has no commit there yet; reading then starts at the log's start, because
-    Tocsin's consumers run with `auto.offset.reset=earliest`.
+    Tocsin's consumers run with `auto.offset.reset=earliest`. `leads` says how far each channel is ahead of the commit,
+    and is empty where all stand together.
     """
 
     partition: int
     log_start: int
     log_end: int
     committed: int | None
+    leads: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def position(self) -> int:
@@ -35,6 +37,18 @@ class PartitionOffsets:
     def lag(self) -> int:
         """Return how many records are left to finish, never negative."""
         return max(0, self.log_end - self.position)
+
+    def position_of(self, channel: str) -> int:
+        """Return the first offset that a channel has still to finish; one the commit does not know is foremost."""
+        lead = self.leads.get(channel, max(self.leads.values(), default=0))
+        return max(self.log_start, lead + (self.log_start if self.committed is None else self.committed))
+
+    def leave_out(self, channels: Collection[str]) -> PartitionOffsets:
+        """Return the same as if these channels were not there: committed is what the others have finished."""
+        others = [lead for name, lead in self.leads.items() if name not in channels]
+        if self.committed is None or not others:
+            return self
+        return replace(self, committed=self.committed + min(others), leads={})
 
 
 @dataclass(frozen=True, slots=True)

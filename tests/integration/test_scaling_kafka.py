@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from confluent_kafka import Consumer, Producer
 
+from scaling_ports import Ports
 from tocsin_core.admin import KafkaAdmin
 from tocsin_core.errors import TocsinError
 from tocsin_core.settings import KafkaConnection
 from tocsin_operator.clock import SteadyClock
 from tocsin_operator.scaling.loop import ScalingLoop
-from tocsin_operator.scaling.model import Config, ConsumerCounters, Reason, Replicas
-from tocsin_operator.scaling.ports import Answer, Report, Seen, Target
+from tocsin_operator.scaling.model import Config, Reason
+from tocsin_operator.scaling.ports import Target
 from tocsin_operator.scaling.report import build_claims
 
 pytestmark = pytest.mark.kafka
@@ -24,39 +24,6 @@ pytestmark = pytest.mark.kafka
 RECORDS = 4_000
 PACE_PER_SECOND = 50.0
 PARTITIONS = 4
-
-
-@dataclass
-class Ports:
-    """A Deployment of which only the wished number is real, and reports that can be awaited."""
-
-    admin: KafkaAdmin
-    target: Target
-    wanted: int = 1
-    reports: asyncio.Queue[Report] = field(default_factory=asyncio.Queue)
-
-    def list_targets(self) -> Iterable[Target]:
-        return (self.target,)
-
-    async def observe_groups(self, cluster: str, targets: Sequence[Target]) -> Mapping[str, Answer]:
-        del cluster
-        answers = await self.admin.observe_groups([(each.group, each.topic) for each in targets])
-        return {each.key: answers[each.group, each.topic] for each in targets}
-
-    async def observe_replicas(self, target: Target) -> Seen | None:
-        del target
-        return Seen(Replicas(spec=1, ready=1))
-
-    async def observe_consumers(self, target: Target) -> tuple[ConsumerCounters, ...] | None:
-        del target
-        return None
-
-    async def apply_scale(self, target: Target, replicas: int, version: str) -> None:
-        del target, version
-        self.wanted = replicas
-
-    async def publish(self, report: Report) -> None:
-        await self.reports.put(report)
 
 
 def _produce_backlog(kafka_connection: KafkaConnection, topic: str) -> None:
@@ -128,7 +95,7 @@ async def test_a_broker_that_is_not_there_holds_the_number_and_is_named(topic: s
     loop = ScalingLoop(observer=ports, actor=ports, publisher=ports, clock=SteadyClock())
     await loop.run_pass()
     report = ports.reports.get_nowait()
-    _, reachable, _ = build_claims(report)
+    _, reachable, _, _ = build_claims(report)
     assert (reachable.is_true, reachable.reason) == (False, "BrokerUnreachable")
     assert report.decision is not None
     assert (report.decision.replicas, report.decision.is_trusted) == (1, False)

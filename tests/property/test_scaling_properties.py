@@ -224,8 +224,49 @@ def _stop(look: Observation, which: int) -> Observation:
 
 @bounded
 @given(flow=flows(), config=configs())
-def test_a_decision_replays_from_its_recorded_inputs(flow: Flow, config: Config) -> None:
+def test_a_channel_that_is_held_back_never_raises_the_number(flow: Flow, config: Config) -> None:
+    config = msgspec.structs.replace(config, channels=("hook", "mail"))
+    flow = replace(flow, lag=0, per_second=flow.per_second + flow.partitions)
+    looks = flow.looks(0, 150, INTERVAL)
+    healthy, _ = replay(looks, config)
+    troubled, _ = replay([_hold(look) for look in looks], config)
+    assert troubled.inputs.held_channels == {"hook"}
+    assert troubled.replicas <= healthy.replicas
+
+
+@bounded
+@given(flow=flows(), config=configs(), lead=st.integers(0, 1_000))
+def test_where_no_channel_is_held_back_it_is_the_slowest_that_decides(flow: Flow, config: Config, lead: int) -> None:
+    several = msgspec.structs.replace(config, channels=("hook", "mail"))
+    looks = flow.looks(0, 50, INTERVAL)
+    ahead = [_lead(look, {"hook": 0, "mail": lead, "": lead}) for look in looks]
+    decision, _ = replay(ahead, several)
+    if not decision.inputs.held_channels:
+        alone, _ = replay(looks, config)
+        assert (decision.replicas, decision.reason) == (alone.replicas, alone.reason)
+
+
+def _hold(look: Observation) -> Observation:
+    """Return the look with one of two channels where it was at the beginning."""
+    held = tuple(
+        replace(each, committed=10_000_000, leads={"hook": 0, "mail": each.position - 10_000_000})
+        for each in look.partitions
+    )
+    return msgspec.structs.replace(look, partitions=held)
+
+
+def _lead(look: Observation, leads: dict[str, int]) -> Observation:
+    return msgspec.structs.replace(look, partitions=tuple(replace(each, leads=leads) for each in look.partitions))
+
+
+@bounded
+@given(flow=flows(), config=configs(), is_held=st.booleans())
+def test_a_decision_replays_from_its_recorded_inputs(flow: Flow, config: Config, is_held: bool) -> None:
     state, look = settle(flow, config)
+    if is_held:
+        config = msgspec.structs.replace(config, channels=("hook", "mail"))
+        _, state = replay([_hold(each) for each in flow.looks(0, 150, INTERVAL)], config)
+        look = _hold(flow.look(155))
     again = decide(
         msgspec.json.decode(msgspec.json.encode(look), type=Observation),
         msgspec.json.decode(msgspec.json.encode(state), type=State),

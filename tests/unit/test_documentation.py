@@ -25,6 +25,7 @@ RUN_BY = {
     "make check": ".ci/run",
     "make test": ".ci/run",
     "make bench-delivery": BENCH,
+    "make bench-fleet": "tests/integration/test_bench_fleet.py",
     "make bench-ingestion": "tests/integration/test_bench_ingestion.py",
     ".venv/bin/tocsin dev -f manifests/samples/quickstart.yaml": LOCAL,
     ".venv/bin/tocsin dev -f manifests/samples/quickstart.yaml --input my.ndjson": LOCAL,

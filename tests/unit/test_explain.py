@@ -10,13 +10,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
 from documentation import find_block
 from scaling_cases import EPOCH, Flow, replay
 from tocsin_cli.__main__ import main
-from tocsin_operator.scaling.model import Ceiling, Config
+from tocsin_operator.scaling.model import Ceiling, ChannelInputs, Config, Hold
 from tocsin_operator.scaling.ports import Report, Target
 from tocsin_operator.scaling.report import build_status
 
@@ -137,6 +138,22 @@ def test_a_ceiling_of_the_downstream_is_told(
     resource["status"]["scaling"] = build_status(report, {})["scaling"]
     assert main(["explain", "-f", write(tmp_path, resource)]) == 0
     assert "the downstream takes 200 per second, tried again at 1970-01-12" in capsys.readouterr().out
+
+
+def test_each_channel_s_lag_is_told_and_what_holds_one_back(
+    resource: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    decision, state = replay(Flow(per_second=10).looks(0, 100, 5), CONFIG)
+    channels = (
+        ChannelInputs(name="hook", lag=900, lag_seconds=90, hold=Hold.PROVIDER),
+        ChannelInputs(name="mail", lag=3, lag_seconds=0.5),
+    )
+    decision = msgspec.structs.replace(decision, inputs=msgspec.structs.replace(decision.inputs, channels=channels))
+    resource["status"] = build_status(Report(TARGET, EPOCH, Flow().look(100), decision, state), {})
+    assert main(["explain", "-f", write(tmp_path, resource)]) == 0
+    out = capsys.readouterr().out
+    assert "channel hook: 900 records, the oldest 90 s: its provider is down or throttles, so no pod is bought" in out
+    assert "channel mail: 3 records, the oldest 0.5 s\n" in out
 
 
 @pytest.mark.parametrize(

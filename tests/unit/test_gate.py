@@ -159,6 +159,16 @@ async def test_seconds_count_as_throttled_while_a_channel_that_has_work_is_held_
     assert metric("tocsin_consumer_throttled_seconds_total") == before + 3
 
 
+async def test_the_seconds_of_a_held_channel_are_counted_as_its_own(gate: Gate, clock: Clock) -> None:
+    before = {name: metric("tocsin_channel_held_seconds_total", channel=name) for name in ("hook", "mail")}
+    gate.account(lambda _: True)
+    break_down(gate)
+    clock.now += 3
+    gate.account(lambda _: True)
+    assert metric("tocsin_channel_held_seconds_total", channel="hook") == before["hook"] + 3
+    assert metric("tocsin_channel_held_seconds_total", channel="mail") == before["mail"]
+
+
 async def test_seconds_count_as_throttled_while_what_every_channel_needs_holds_work_back(
     gate: Gate, clock: Clock
 ) -> None:

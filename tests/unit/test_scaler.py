@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -16,7 +18,8 @@ from tocsin_operator.errors import AccessForbidden, ObjectMissing, WriteConflict
 from tocsin_operator.ingestion_scaler import IngestionScaler
 from tocsin_operator.model import Pipeline
 from tocsin_operator.pods import PodPages
-from tocsin_operator.scaler import ClusterWorld, Scaler, build_target
+from tocsin_operator.scaler import ClusterWorld, Scaler, build_target, find_next_count
+from tocsin_operator.scaling.counters import parse_consumer
 from tocsin_operator.scaling.model import Replicas
 from tocsin_operator.scaling.ports import ScaleConflict
 
@@ -254,7 +257,12 @@ async def test_the_status_is_the_scaler_s_own_part_and_nothing_else(room: Room) 
     await room.run()
     (status,) = room.api.statuses
     assert set(status) == {"kafka", "scaling", "conditions"}
-    assert [each["type"] for each in status["conditions"]] == ["ScalingActive", "KafkaReachable", "PartitionsMoving"]
+    assert [each["type"] for each in status["conditions"]] == [
+        "ScalingActive",
+        "KafkaReachable",
+        "PartitionsMoving",
+        "ChannelsMoving",
+    ]
     assert all(each["observedGeneration"] == 3 for each in status["conditions"])
     assert room.api.managers == ["tocsin-scaler"]
 
@@ -337,6 +345,33 @@ async def test_every_input_of_a_decision_is_a_metric(room: Room) -> None:
     assert room.metric("replicas") == 1
 
 
+async def test_a_channel_s_lag_and_whether_it_is_held_are_metrics_that_go_with_the_channel(room: Room) -> None:
+    channels = [{"name": "hook", "type": "Log"}, {"name": "mail", "type": "Log"}]
+    room.body["spec"]["consumer"]["channels"] = channels
+    room.cache.observe_pipeline("MODIFIED", room.body)
+    room.clusters.admin.answer = tuple(PartitionOffsets(each, 0, 50, 10, {"hook": 0, "mail": 40}) for each in range(12))
+    await room.run()
+    labels = {"namespace": "shop", "name": "orders", "channel": "hook"}
+    assert room.registry.get_sample_value("tocsin_scaling_channel_lag", labels) == 480
+    assert room.registry.get_sample_value("tocsin_scaling_channel_held", labels) == 0
+    room.body["metadata"]["generation"] = 4
+    room.body["spec"]["consumer"]["channels"] = channels[1:]
+    room.cache.observe_pipeline("MODIFIED", room.body)
+    await room.run()
+    assert room.registry.get_sample_value("tocsin_scaling_channel_lag", labels) is None
+
+
+def test_the_seconds_of_each_held_channel_are_read_from_the_page() -> None:
+    page = PAGE.format(processed=1, busy=1) + (
+        "# TYPE tocsin_channel_held_seconds_total counter\n"
+        'tocsin_channel_held_seconds_total{channel="hook"} 12.5\n'
+        'tocsin_channel_held_seconds_total{channel="mail"} NaN\n'
+    )
+    counters = parse_consumer("a", page)
+    assert counters is not None
+    assert counters.held_seconds == {"hook": 12.5}
+
+
 def test_a_target_remembers_what_the_status_says() -> None:
     status = {"scaling": {"capacityPerSecond": 42.0, "capacitySource": "Observed"}}
     cache = Cache()
@@ -403,10 +438,19 @@ async def test_counters_are_read_no_more_often_than_they_are_news(room: Room) ->
     world = build_world(room)
     (target,) = world.list_targets()
     answers = []
-    for _ in range(7):
+    for _ in range(30):
         answers.append(await world.observe_consumers(target) is not None)
         room.clock.now += 5
-    assert answers == [True, False, False, True, False, False, True]
+    reads = [index for index, is_read in enumerate(answers) if is_read]
+    assert reads[0] == 0
+    assert {later - earlier for earlier, later in pairwise(reads[1:])} == {3}
+
+
+def test_the_pods_of_a_fleet_are_not_all_read_at_once(room: Room) -> None:
+    (target,) = build_world(room).list_targets()
+    fleet = [replace(target, key=f"shop/orders-{number}") for number in range(300)]
+    slots = Counter((find_next_count(each, room.clock.now) - room.clock.now) // 5 % 3 for each in fleet)
+    assert all(60 < count < 140 for count in slots.values())
 
 
 async def test_an_action_leaves_its_candidates_in_the_status(room: Room) -> None:

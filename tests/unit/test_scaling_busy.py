@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -11,7 +13,7 @@ from tocsin_operator.scaling.capacity import Capacity, estimate_capacity
 from tocsin_operator.scaling.model import Config, ConsumerCounters, State
 
 
-def counters(pod: str, processed: float, busy: float, **more: float) -> ConsumerCounters:
+def counters(pod: str, processed: float, busy: float, **more: Any) -> ConsumerCounters:
     return ConsumerCounters(pod=pod, processed_total=processed, busy_slot_seconds_total=busy, concurrency=10, **more)
 
 
@@ -37,6 +39,20 @@ def test_speed_is_what_was_finished_over_the_time_spent_busy() -> None:
 def test_cpu_time_counts_where_it_is_more_than_the_slots() -> None:
     state = note((counters("a", 0, 0, cpu_seconds_total=1),), (counters("a", 100, 10, cpu_seconds_total=5),))
     assert capacity(state).per_second == pytest.approx(25)
+
+
+def test_a_channel_of_several_that_is_held_back_teaches_nothing_of_speed() -> None:
+    held = [counters("a", 10 * look, look, held_seconds={"hook": 5.0 * look, "mail": 0.0}) for look in range(4)]
+    state = note(*[(each,) for each in held])
+    busy = measure_busy(state)
+    assert busy is not None
+    assert busy.held_shares == {"hook": 1.0, "mail": 0.0}
+    assert capacity(state) == Capacity(7, "Hint")
+
+
+def test_the_one_channel_there_is_teaches_although_it_is_held_back() -> None:
+    held = [counters("a", 100 * look, 10 * look, held_seconds={"hook": 2.0 * look}) for look in range(4)]
+    assert capacity(note(*[(each,) for each in held])).per_second == pytest.approx(100)
 
 
 def test_idle_pods_teach_nothing() -> None:

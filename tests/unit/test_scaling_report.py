@@ -27,7 +27,7 @@ def report(flow: Flow, config: Config = CONFIG, **changes: Any) -> Report:
 
 
 def test_a_pass_without_trouble_claims_both_conditions() -> None:
-    scaling, kafka, _ = build_claims(report(Flow(per_second=10)))
+    scaling, kafka, _, _ = build_claims(report(Flow(per_second=10)))
     assert (scaling.type, scaling.is_true, scaling.reason) == ("ScalingActive", True, "WithinPromise")
     assert (kafka.type, kafka.is_true, kafka.reason) == ("KafkaReachable", True, "OffsetsRead")
 
@@ -43,13 +43,13 @@ def test_a_pass_without_trouble_claims_both_conditions() -> None:
     ],
 )
 def test_a_kafka_failure_is_named_by_its_kind(error: TocsinError, reason: str) -> None:
-    _, kafka, _ = build_claims(report(Flow(), kafka_failure=error))
+    _, kafka, _, _ = build_claims(report(Flow(), kafka_failure=error))
     assert (kafka.is_true, kafka.reason, kafka.message) == (False, reason, str(error))
 
 
 def test_a_kafka_failure_s_advice_stands_in_the_condition() -> None:
     error = KafkaUnavailable("no broker answers", advice="check spec.kafka.bootstrapServers")
-    _, kafka, _ = build_claims(report(Flow(), kafka_failure=error))
+    _, kafka, _, _ = build_claims(report(Flow(), kafka_failure=error))
     assert kafka.message == "no broker answers; check spec.kafka.bootstrapServers"
 
 
@@ -58,17 +58,17 @@ def test_a_kafka_failure_s_advice_stands_in_the_condition() -> None:
     [({"is_suspended": True}, "Suspended"), ({"mode": "Manual"}, "Manual")],
 )
 def test_scaling_is_not_active_where_somebody_else_says_the_number(changes: dict[str, Any], reason: str) -> None:
-    scaling, _, _ = build_claims(report(Flow(), msgspec.structs.replace(CONFIG, **changes)))
+    scaling, _, _, _ = build_claims(report(Flow(), msgspec.structs.replace(CONFIG, **changes)))
     assert (scaling.is_true, scaling.reason) == (False, reason)
 
 
 def test_a_missing_deployment_is_said() -> None:
-    scaling, _, _ = build_claims(Report(TARGET, EPOCH))
+    scaling, _, _, _ = build_claims(Report(TARGET, EPOCH))
     assert (scaling.is_true, scaling.reason) == (False, "DeploymentMissing")
 
 
 def test_an_error_of_the_operator_is_said() -> None:
-    scaling, _, _ = build_claims(Report(TARGET, EPOCH, failure=ZeroDivisionError("oh")))
+    scaling, _, _, _ = build_claims(Report(TARGET, EPOCH, failure=ZeroDivisionError("oh")))
     assert (scaling.is_true, scaling.reason, scaling.message) == (False, "ZeroDivisionError", "oh")
 
 
@@ -162,18 +162,18 @@ def test_a_stuck_partition_is_a_condition_of_its_own_with_its_offset() -> None:
         for second in range(0, 100, 5)
     ]
     decision, state = replay(looks, CONFIG)
-    _, _, partitions = build_claims(Report(TARGET, looks[-1].time_seconds, looks[-1], decision, state))
+    _, _, partitions, _ = build_claims(Report(TARGET, looks[-1].time_seconds, looks[-1], decision, state))
     assert (partitions.is_true, partitions.reason) == (False, "PartitionStuck")
     assert "topic orders, partition 11 at offset 700" in partitions.message
 
 
 def test_partitions_that_all_move_are_said_to() -> None:
-    _, _, partitions = build_claims(report(Flow(per_second=50)))
+    _, _, partitions, _ = build_claims(report(Flow(per_second=50)))
     assert (partitions.type, partitions.is_true, partitions.reason) == ("PartitionsMoving", True, "AllMoving")
 
 
 def test_nothing_is_claimed_of_partitions_that_were_not_seen() -> None:
-    _, _, partitions = build_claims(Report(TARGET, EPOCH))
+    _, _, partitions, _ = build_claims(Report(TARGET, EPOCH))
     assert (partitions.is_true, partitions.reason) == (None, "NotObserved")
 
 

@@ -7,6 +7,7 @@ Time in which a provider holds a pod back is in neither.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -21,14 +22,20 @@ STALE_SECONDS = 60.0
 # A pod that is not full shows its own speed and not the downstream's.
 NOMINAL_SHARE = 0.80
 SMOOTHING = 0.3
+# From this share of the time on, one channel of several that is held back is what a pod's finished records speak of.
+PARTIAL_SHARE = 0.25
 
 
 class Busy(NamedTuple):
-    """What pods did of late: the shares of their time they were busy or held back, and their speed while busy."""
+    """What pods did of late: the shares of their time they were busy or held back, and their speed while busy.
+
+    `held_shares` says of each channel how much of the pods' time its provider held it back.
+    """
 
     share: float
     throttled_share: float
     per_second: float | None
+    held_shares: Mapping[str, float] = {}
 
 
 def note_counters(observation: Observation, state: State) -> State:
@@ -58,19 +65,34 @@ def measure_busy(state: State) -> Busy | None:
     pod_seconds = sum(each.pod_seconds for each in state.work)
     if pod_seconds == 0 or not state.counters:
         return None
-    busy_seconds, processed = (
-        sum(each.busy_seconds for each in state.work),
-        sum(each.processed for each in state.work),
-    )
-    share = busy_seconds / pod_seconds
-    is_telling = share >= LEAST_BUSY_SHARE and processed >= LEAST_PROCESSED
+    share = sum(each.busy_seconds for each in state.work) / pod_seconds
     throttled_share = sum(each.throttled_seconds for each in state.work) / pod_seconds
-    return Busy(share, throttled_share, processed / busy_seconds if is_telling else None)
+    names = {name for each in state.work for name in each.held_seconds}
+    held_shares = {
+        name: sum(each.held_seconds.get(name, 0.0) for each in state.work) / pod_seconds for name in sorted(names)
+    }
+    return Busy(share, throttled_share, _measure_speed(state), held_shares)
 
 
-def is_held_back(busy: Busy | None, config: Config) -> bool:
-    """Return whether providers hold the pods back so much that more of them would only wait as well."""
-    return busy is not None and busy.throttled_share >= config.throttled_share
+def _measure_speed(state: State) -> float | None:
+    """Return what a busy pod processes per second, None where too little was seen."""
+    telling = [each for each in state.work if not each.is_partial]
+    pod_seconds, busy_seconds = sum(each.pod_seconds for each in telling), sum(each.busy_seconds for each in telling)
+    processed = sum(each.processed for each in telling)
+    is_telling = busy_seconds > 0 and busy_seconds >= LEAST_BUSY_SHARE * pod_seconds and processed >= LEAST_PROCESSED
+    return processed / busy_seconds if is_telling else None
+
+
+def is_held_back(busy: Busy | None, state: State, config: Config) -> bool:
+    """Return whether providers hold the pods back so much that more of them would only wait as well.
+
+    Where a channel is left out because of that, what its provider does says nothing of the others.
+    """
+    held = {each.name for each in state.channels if each.hold is not None}
+    if busy is None or not held:
+        return busy is not None and busy.throttled_share >= config.throttled_share
+    served = [share for name, share in busy.held_shares.items() if name not in held]
+    return max(served, default=0.0) >= config.throttled_share
 
 
 def _learn(state: State, busy: Busy | None) -> State:
@@ -95,13 +117,27 @@ def _compare(observation: Observation, state: State) -> Work | None:
     same = [(old, new) for old, new in pairs if new.processed_total >= old.processed_total]
     if elapsed_seconds <= 0 or not same:
         return None
+    pod_seconds, held_seconds = elapsed_seconds * len(same), _measure_held_seconds(same)
+    is_one_held = any(each.hold for each in state.channels) or (
+        len(held_seconds) > 1 and max(held_seconds.values()) >= PARTIAL_SHARE * pod_seconds
+    )
     return Work(
         time_seconds=observation.time_seconds,
-        pod_seconds=elapsed_seconds * len(same),
+        pod_seconds=pod_seconds,
         busy_seconds=sum(_measure_busy_seconds(old, new) for old, new in same),
         throttled_seconds=sum(max(0.0, new.throttled_seconds_total - old.throttled_seconds_total) for old, new in same),
         processed=sum(new.processed_total - old.processed_total for old, new in same),
+        held_seconds=held_seconds,
+        is_partial=is_one_held,
     )
+
+
+def _measure_held_seconds(same: Sequence[tuple[ConsumerCounters, ConsumerCounters]]) -> dict[str, float]:
+    held: dict[str, float] = {}
+    for old, new in same:
+        for name in old.held_seconds.keys() & new.held_seconds.keys():
+            held[name] = held.get(name, 0.0) + max(0.0, new.held_seconds[name] - old.held_seconds[name])
+    return held
 
 
 def _measure_busy_seconds(old: ConsumerCounters, new: ConsumerCounters) -> float:

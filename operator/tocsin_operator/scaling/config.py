@@ -7,7 +7,7 @@ from tocsin_operator.scaling.model import Config
 
 
 def build_scaling_config(spec: PipelineSpec) -> Config:
-    """Return the rules' config of a pipeline: its consumer.scaling, suspend, and the replicas of mode Manual."""
+    """Return the rules' config of a pipeline: its consumer.scaling and channels, suspend, and what Manual sets."""
     scaling = spec.consumer.scaling
     return Config(
         mode=scaling.mode,
@@ -21,4 +21,5 @@ def build_scaling_config(spec: PipelineSpec) -> Config:
         down_window_seconds=scaling.down_window_seconds,
         capacity_per_second=scaling.capacity_per_second,
         on_metrics_unavailable=scaling.on_metrics_unavailable,
+        channels=tuple(channel.name for channel in spec.consumer.channels),
     )

@@ -1,13 +1,13 @@
 """What a pod's metrics page says to the scaling rules. Pure.
 
-A page has hundreds of lines and three counters matter here: lines are picked by name before anything is parsed, because
+A page has hundreds of lines and a few counters matter here: they are looked for by name before anything is parsed, as
 this runs for every pod of every pipeline every few seconds. The names are the services' contract.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from tocsin_operator.scaling.model import ConsumerCounters
 from tocsin_operator.scaling.requests import PodRequests
@@ -17,6 +17,7 @@ BUSY = "tocsin_consumer_busy_slot_seconds_total"
 THROTTLED = "tocsin_consumer_throttled_seconds_total"
 CONCURRENCY = "tocsin_consumer_concurrency"
 IN_FLIGHT = "tocsin_consumer_in_flight"
+HELD = "tocsin_channel_held_seconds_total"
 CPU = "process_cpu_seconds_total"
 ANSWERED = frozenset(
     {"tocsin_ingestion_accepted_total", "tocsin_ingestion_replayed_total", "tocsin_ingestion_refused_total"}
@@ -41,6 +42,7 @@ def parse_consumer(pod: str, page: str) -> ConsumerCounters | None:
         throttled_seconds_total=found.get(THROTTLED, 0.0),
         cpu_seconds_total=found.get(CPU),
         in_flight=found.get(IN_FLIGHT, 0.0),
+        held_seconds=split_samples(page, HELD, "channel"),
     )
 
 
@@ -56,14 +58,35 @@ def parse_ingestion(pod: str, page: str) -> PodRequests | None:
 def sum_samples(page: str, names: frozenset[str]) -> Mapping[str, float]:
     """Return the value of each named metric of a page in Prometheus' text format, summed over its labels."""
     found: dict[str, float] = {}
-    for line in page.splitlines():
-        name = line.partition(" ")[0].partition("{")[0]
-        if name not in names:
-            continue
-        value = _parse_value(line.rpartition("}")[2] if "{" in line else line.partition(" ")[2])
-        if value is not None:
-            found[name] = found.get(name, 0.0) + value
+    for name in names:
+        for sample in _find_samples(page, name):
+            value = _parse_value(sample.rpartition("}")[2])
+            if value is not None:
+                found[name] = found.get(name, 0.0) + value
     return found
+
+
+def split_samples(page: str, name: str, label: str) -> dict[str, float]:
+    """Return the value of one metric for each value of its one label."""
+    found: dict[str, float] = {}
+    for sample in _find_samples(page, name):
+        labelled, _, text = sample.removeprefix(f'{{{label}="').partition('"}')
+        value = _parse_value(text)
+        if value is not None:
+            found[labelled] = value
+    return found
+
+
+def _find_samples(page: str, name: str) -> Iterator[str]:
+    """Return what follows the name in each sample of a metric. Looking for the name is cheaper than for lines."""
+    at = page.find(name)
+    while at != -1:
+        end = page.find("\n", at)
+        line_end = len(page) if end == -1 else end
+        sample = page[at + len(name) : line_end]
+        if sample[:1] in {" ", "{"} and page[at - 1 : at] in {"", "\n"}:
+            yield sample
+        at = page.find(name, line_end)
 
 
 def _parse_value(text: str) -> float | None:

@@ -11,6 +11,7 @@ import msgspec
 
 from tocsin_operator.scaling.busy import measure_busy, note_counters
 from tocsin_operator.scaling.capacity import estimate_capacity, is_saturated, learn_capacity
+from tocsin_operator.scaling.channels import leave_out, list_held, measure_channels, note_channels
 from tocsin_operator.scaling.demand import (
     forget_offsets,
     is_backlog_falling,
@@ -64,7 +65,7 @@ RULES: tuple[Rule, ...] = (
 def decide(observation: Observation, state: State, config: Config) -> tuple[Decision, State]:
     """Return how many consumers there should be, with the whole why, and what to remember until the next time."""
     state = _note_replicas(observation, state)
-    doubt = find_doubt(observation, state, config)
+    doubt = find_doubt(leave_out(observation, list_held(state)), state, config)
     if doubt and doubt.is_contradiction and is_confirmed(observation, state, config):
         state, doubt = forget_offsets(state), None
     situation = _distrust(observation, state, config, doubt) if doubt else _measure(observation, state, config)
@@ -102,11 +103,15 @@ def _distrust(observation: Observation, state: State, config: Config, doubt: Dou
     return Situation(observation, state, config, capacity=capacity, doubt=doubt.message)
 
 
-def _measure(observation: Observation, state: State, config: Config) -> Situation:
+def _measure(seen: Observation, state: State, config: Config) -> Situation:
     state = msgspec.structs.replace(state, frozen_since_seconds=None, contradicted_since_seconds=None)
+    state = note_counters(seen, state)
+    busy = measure_busy(state)
+    state = note_channels(seen, state, config, busy)
+    observation = leave_out(seen, list_held(state))
     state = note_offsets(observation, note_progress(observation, state), config)
-    state = note_counters(observation, note_finished(observation, state))
-    backlog, busy = measure_backlog(observation, state), measure_busy(state)
+    state = note_finished(observation, state)
+    backlog = measure_backlog(observation, state)
     state = learn_capacity(observation, state, backlog, config)
     is_full = is_saturated(observation, state, backlog, config)
     state = check_effect(observation, state, config, is_saturated=is_full, busy=busy)
@@ -115,6 +120,8 @@ def _measure(observation: Observation, state: State, config: Config) -> Situatio
     state = note_backlog(state, backlog, sum(backlog.lags[index] for index in partitions.ordinary))
     measured = Measured(
         backlog=backlog,
+        whole=measure_backlog(seen, state) if observation is not seen else backlog,
+        channels=measure_channels(seen, state),
         partitions=partitions,
         busy=busy,
         finished_per_second=measure_finished(state),

@@ -80,16 +80,20 @@ def note_offsets(observation: Observation, state: State, config: Config) -> Stat
 def forget_offsets(state: State) -> State:
     """Return the state without what was seen of the logs: they are other logs now. Capacity stays."""
     return msgspec.structs.replace(
+        forget_progress(state), history=(), channels=(), peaks=(), observed_since_seconds=None
+    )
+
+
+def forget_progress(state: State) -> State:
+    """Return the state without what was seen of the group: from now on it stands elsewhere in the same logs."""
+    return msgspec.structs.replace(
         state,
-        history=(),
         positions=(),
         stalled_since=(),
         progressed_seconds=None,
         finished=(),
         settled=(),
         backlogs=(),
-        peaks=(),
-        observed_since_seconds=None,
         run=None,
         effect=None,
     )

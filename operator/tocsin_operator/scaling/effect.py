@@ -68,7 +68,7 @@ def check_effect(
     """Return the state with what is known of the downstream's ceiling now."""
     state = _release(state, config, now_seconds=observation.time_seconds, is_saturated=is_saturated)
     finished = measure_finished(state)
-    if finished and is_saturated and is_held_back(busy, config) and state.ceiling is None:
+    if finished and is_saturated and is_held_back(busy, state, config) and state.ceiling is None:
         return _set_ceiling(observation, state, config, finished, most=observation.replicas.spec)
     effect = state.effect
     if effect is None or finished is None:

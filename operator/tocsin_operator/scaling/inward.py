@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from tocsin_operator.scaling.channels import measure_kept
 from tocsin_operator.scaling.demand import is_window_full
 from tocsin_operator.scaling.model import LimitedBy, Reason
 from tocsin_operator.scaling.situation import Situation
@@ -55,16 +56,19 @@ def stay(situation: Situation) -> Verdict:
 
 
 def _find_goal(situation: Situation) -> Goal | None:
-    smaller = tuple(count for count in situation.counts if count < situation.current)
-    if not smaller or situation.measured is None:
+    measured = situation.measured
+    if measured is None:
+        return None
+    kept = measure_kept(situation.state, measured.busy, situation.current)
+    smaller = tuple(count for count in situation.counts if kept <= count < situation.current)
+    if not smaller:
         return None
     if smaller[0] == 0:
         return Goal(0, Reason.IDLE)
     if situation.load is not None:
-        fitting = choose(situation.downs)
+        fitting = choose(tuple(each for each in situation.downs if each.replicas >= smaller[0]))
         is_smaller = fitting is not None and fitting.replicas < situation.current
         return Goal(fitting.replicas, Reason.FITS_IN_FEWER) if fitting and is_smaller else None
-    measured = situation.measured
     if measured.peak_per_second == 0 and not any(
         measured.backlog.lags[index] for index in measured.partitions.ordinary
     ):

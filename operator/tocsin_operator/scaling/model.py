@@ -73,7 +73,10 @@ class Replicas(Value, frozen=True):
 
 
 class ConsumerCounters(Value, frozen=True):
-    """One pod's counters since it started, and what it is doing. CPU seconds are None where the pod does not say."""
+    """One pod's counters since it started, and what it is doing. CPU seconds are None where the pod does not say.
+
+    `held_seconds` is how long each channel's provider has held back work that waited.
+    """
 
     pod: str
     processed_total: float
@@ -82,6 +85,7 @@ class ConsumerCounters(Value, frozen=True):
     throttled_seconds_total: float = 0.0
     cpu_seconds_total: float | None = None
     in_flight: float = 0.0
+    held_seconds: dict[str, float] = {}
 
 
 class Quality(Value, frozen=True):
@@ -117,6 +121,7 @@ class Config(Value, frozen=True):
     down_window_seconds: float = 300.0
     capacity_per_second: float | None = None
     on_metrics_unavailable: Literal["Hold", "ScaleToMin", "ScaleToMax"] = "Hold"
+    channels: tuple[str, ...] = ()
     # How long a pod takes until it works, until that was seen: the reach of the look ahead, and how long a scale-up
     # is left alone.
     startup_seconds: float = 15.0
@@ -136,6 +141,8 @@ class Config(Value, frozen=True):
     longest_ceiling_seconds: float = 3_600.0
     # The share of the pods' time in which providers hold them back, above which more pods only wait as well.
     throttled_share: float = 0.50
+    # Below this share a provider that held a channel back has let go of it.
+    released_share: float = 0.05
 
     @property
     def is_sized(self) -> bool:
@@ -166,6 +173,11 @@ class Config(Value, frozen=True):
     def gap_seconds(self) -> float:
         """Return the silence after which an answer is stale, and after which the down window starts again."""
         return max(3 * self.interval_seconds, 10.0)
+
+    @property
+    def channel_seconds(self) -> float:
+        """Return how long a channel may stand still while others move: less than what would buy pods for it."""
+        return min(self.stuck_seconds, max(self.max_lag_seconds / 2, self.gap_seconds))
 
     @property
     def horizon_seconds(self) -> float:
@@ -203,13 +215,18 @@ class CapacityWindow(Value, frozen=True):
 
 
 class Work(Value, frozen=True):
-    """What all readable pods did between two looks: pod-seconds that passed, and those spent busy or held back."""
+    """What all readable pods did between two looks: pod-seconds that passed, and those spent busy or held back.
+
+    `is_partial` where one channel of several was held back: what was processed on all of them is then only its.
+    """
 
     time_seconds: float
     pod_seconds: float
     busy_seconds: float
     throttled_seconds: float
     processed: float
+    held_seconds: dict[str, float] = {}
+    is_partial: bool = False
 
 
 class Finished(Value, frozen=True):
@@ -217,6 +234,26 @@ class Finished(Value, frozen=True):
 
     time_seconds: float
     records: int
+
+
+class Hold(StrEnum):
+    """What a channel waits for that no pod brings."""
+
+    PROVIDER = "Provider"
+    STANDING_STILL = "StandingStill"
+
+
+class ChannelProgress(Value, frozen=True):
+    """How much one channel had finished, summed over partitions, since when it stands still, and what holds it back.
+
+    `position` is None where only an earlier process saw it.
+    """
+
+    name: str
+    position: int | None = None
+    moved_seconds: float | None = None
+    stalled_since: float | None = None
+    hold: Hold | None = None
 
 
 class Effect(Value, frozen=True):
@@ -243,6 +280,7 @@ class State(Value, frozen=True):
     history: tuple[EndOffsets, ...] = ()
     positions: tuple[int, ...] = ()
     settled: tuple[int, ...] = ()
+    channels: tuple[ChannelProgress, ...] = ()
     backlogs: tuple[int, ...] = ()
     peaks: tuple[Peak, ...] = ()
     observed_since_seconds: float | None = None
@@ -276,8 +314,18 @@ class Candidate(Value, frozen=True):
     refusal: str
 
 
+class ChannelInputs(Value, frozen=True):
+    """How far one channel is behind; `hold` is what holds it back, and None for one that the number of pods is for."""
+
+    name: str
+    lag: int
+    lag_seconds: float
+    is_lag_seconds_at_least: bool = False
+    hold: Hold | None = None
+
+
 class Inputs(Value, frozen=True):
-    """The numbers a decision was made from. None is unknown, not zero."""
+    """The numbers a decision was made from. None is unknown, not zero. Lag is the slowest channel's."""
 
     replicas: int
     ready_replicas: int
@@ -299,6 +347,12 @@ class Inputs(Value, frozen=True):
     stuck_partitions: tuple[int, ...] = ()
     hot_partitions: tuple[int, ...] = ()
     behind_partitions: tuple[int, ...] = ()
+    channels: tuple[ChannelInputs, ...] = ()
+
+    @property
+    def held_channels(self) -> frozenset[str]:
+        """Return the channels that are held back, and that no pod is bought for."""
+        return frozenset(each.name for each in self.channels if each.hold is not None)
 
 
 class Decision(Value, frozen=True):

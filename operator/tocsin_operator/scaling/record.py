@@ -8,14 +8,14 @@ with other news and never for itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from tocsin_operator.scaling.capacity import remember_capacity
-from tocsin_operator.scaling.model import Candidate, Ceiling, Config, Decision, State
+from tocsin_operator.scaling.model import Candidate, Ceiling, ChannelProgress, Config, Decision, Hold, State
 
 HISTORY_KEPT = 5
 CANDIDATES_KEPT = 12
@@ -32,6 +32,9 @@ def build_record(decision: Decision, state: State) -> dict[str, Any]:
         "startupSeconds": state.startup_seconds,
     }
     lists = {
+        "heldChannels": [
+            {"name": each.name, "reason": each.hold.value} for each in inputs.channels if each.hold is not None
+        ],
         "stuckPartitions": list(inputs.stuck_partitions[:PARTITIONS_KEPT]),
         "hotPartitions": list(inputs.hot_partitions[:PARTITIONS_KEPT]),
         "candidates": build_candidates(decision),
@@ -71,7 +74,7 @@ def build_candidates(decision: Decision) -> list[dict[str, Any]]:
 
 
 def restore_state(status: Mapping[str, Any], config: Config) -> State:
-    """Return what an earlier process left: its last change, the capacity and the start-up it saw, and a ceiling."""
+    """Return what an earlier process left: its last change, capacity, start-up, a ceiling, and channels held back."""
     scaling = status.get("scaling") or {}
     known, source, last = scaling.get("capacityPerSecond"), scaling.get("capacitySource"), scaling.get("lastScaleTime")
     startup = scaling.get("startupSeconds")
@@ -81,6 +84,7 @@ def restore_state(status: Mapping[str, Any], config: Config) -> State:
         startup_seconds=None if startup is None else float(startup),
         last_scale_seconds=parse_seconds(last) if last else None,
         ceiling=_parse_ceiling(scaling.get("downstream")),
+        channels=_parse_channels(scaling.get("heldChannels") or ()),
     )
 
 
@@ -106,6 +110,14 @@ def _build_candidate(candidate: Candidate) -> dict[str, Any]:
     known = {name: round_number(value) for name, value in numbers.items() if value is not None}
     refusal = {"refusal": candidate.refusal} if candidate.refusal else {}
     return {"replicas": candidate.replicas, **known, **refusal}
+
+
+def _parse_channels(held: Iterable[Mapping[str, Any]]) -> tuple[ChannelProgress, ...]:
+    """Return the channels that were held back; a reason of another release is forgotten, and found again."""
+    known = {each.value: each for each in Hold}
+    return tuple(
+        ChannelProgress(name=each["name"], hold=known[each["reason"]]) for each in held if each.get("reason") in known
+    )
 
 
 def _build_ceiling(ceiling: Ceiling | None) -> dict[str, Any]:

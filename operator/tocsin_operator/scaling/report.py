@@ -17,17 +17,26 @@ from tocsin_core.errors import (
     TopicMissing,
 )
 from tocsin_operator.conditions import Claim
-from tocsin_operator.scaling.model import Config, Inputs, LimitedBy, Reason
+from tocsin_operator.scaling.channels import leave_out
+from tocsin_operator.scaling.model import ChannelInputs, Config, Hold, Inputs, LimitedBy, Reason
 from tocsin_operator.scaling.ports import Report
 from tocsin_operator.scaling.record import add_to_history, build_record, render_seconds
 from tocsin_operator.scaling.verdict import name_partitions
 
-CONDITION_TYPES = ("ScalingActive", "KafkaReachable", "PartitionsMoving")
+CONDITION_TYPES = ("ScalingActive", "KafkaReachable", "PartitionsMoving", "ChannelsMoving")
 STATUS_FIELDS = ("kafka", "scaling")
 NUMBERS_SECONDS = 60.0  # lag numbers are written at most this often
 BUCKET_SECONDS = 10.0  # and a change of their magnitude at most this often
 SHOWN_PARTITIONS = 5
-STABLE_FIELDS = ("limitedBy", "reason", "capacitySource", "advisedReplicas", "stuckPartitions", "hotPartitions")
+STABLE_FIELDS = (
+    "limitedBy",
+    "reason",
+    "capacitySource",
+    "advisedReplicas",
+    "stuckPartitions",
+    "hotPartitions",
+    "heldChannels",
+)
 INACTIVE = {Reason.SUSPENDED, Reason.MANUAL, Reason.METRICS_UNAVAILABLE}
 FAILURE_REASONS: tuple[tuple[type[TocsinError], str], ...] = (
     (NotAuthenticated, "NotAuthenticated"),
@@ -38,8 +47,8 @@ FAILURE_REASONS: tuple[tuple[type[TocsinError], str], ...] = (
 
 
 def build_claims(report: Report) -> tuple[Claim, ...]:
-    """Return what the pass says of ScalingActive, KafkaReachable and PartitionsMoving."""
-    return _claim_scaling(report), _claim_kafka(report), _claim_partitions(report)
+    """Return what the pass says of ScalingActive, KafkaReachable, PartitionsMoving and ChannelsMoving."""
+    return _claim_scaling(report), _claim_kafka(report), _claim_partitions(report), _claim_channels(report)
 
 
 def explain_error(error: Exception) -> str:
@@ -78,7 +87,8 @@ def _claim_partitions(report: Report) -> Claim:
         return Claim(kind, None, "NotObserved", "the partitions' offsets are not known")
     stuck, hot = decision.inputs.stuck_partitions, decision.inputs.hot_partitions
     if stuck:
-        positions = {each.partition: each.position for each in observation.partitions}
+        served = leave_out(observation, decision.inputs.held_channels)
+        positions = {each.partition: each.position for each in served.partitions}
         where = ", ".join(f"{each} at offset {positions[each]}" for each in stuck[:SHOWN_PARTITIONS])
         message = (
             f"topic {report.target.topic}, partition {where}: nothing there was finished for a while although other "
@@ -92,6 +102,29 @@ def _claim_partitions(report: Report) -> Claim:
         )
         return Claim(kind, False, "PartitionHot", message)
     return Claim(kind, True, "AllMoving", "no partition stands still alone, and none gets more than a consumer can do")
+
+
+def _claim_channels(report: Report) -> Claim:
+    """Return whether every channel is served as well as pods can serve it."""
+    kind, decision = "ChannelsMoving", report.decision
+    if decision is None or not decision.is_trusted:
+        return Claim(kind, None, "NotObserved", "where the channels stand is not known")
+    held = [each for each in decision.inputs.channels if each.hold is not None]
+    if not held:
+        return Claim(kind, True, "AllMoving", "no channel is held back alone")
+    is_provider = all(each.hold is Hold.PROVIDER for each in held)
+    reason = "ChannelHeldBack" if is_provider else "ChannelStuck"
+    return Claim(kind, False, reason, f"{'; '.join(map(_describe_hold, held))}. No consumer is added for that")
+
+
+def _describe_hold(channel: ChannelInputs) -> str:
+    """Return what holds a channel, without numbers that move: a condition's message is written when it changes."""
+    if channel.hold is Hold.PROVIDER:
+        return f"channel {channel.name} is held back by its provider, which is down or throttles: nothing is lost"
+    return (
+        f"channel {channel.name} finishes nothing while others do: look at the consumers' log lines with its name, "
+        "and at its provider"
+    )
 
 
 def build_status(report: Report, previous: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,12 +158,16 @@ def is_news(
 
 
 def _build_kafka(inputs: Inputs, time_seconds: float) -> dict[str, Any]:
+    channels = [
+        {"name": each.name, "lag": each.lag, "lagSeconds": round(each.lag_seconds, 1)} for each in inputs.channels
+    ]
     return {
         "partitions": inputs.partitions,
         "totalLag": inputs.total_lag,
         "maxPartitionLag": inputs.max_partition_lag,
         "lagSeconds": round(inputs.lag_seconds or 0.0, 1),
         "observedTime": render_seconds(time_seconds),
+        **({"channels": channels} if channels else {}),
     }
 
 

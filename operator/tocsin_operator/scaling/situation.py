@@ -24,14 +24,16 @@ from tocsin_operator.scaling.candidates import (
 )
 from tocsin_operator.scaling.capacity import Capacity
 from tocsin_operator.scaling.demand import Backlog
-from tocsin_operator.scaling.model import Candidate, Config, Inputs, Observation, State
+from tocsin_operator.scaling.model import Candidate, ChannelInputs, Config, Inputs, Observation, State
 from tocsin_operator.scaling.partitions import Partitions
 
 
 class Measured(NamedTuple):
-    """What a trusted observation says."""
+    """What a trusted observation says. `backlog` is that of the channels pods are there for, `whole` that of all."""
 
     backlog: Backlog
+    whole: Backlog
+    channels: tuple[ChannelInputs, ...]
     partitions: Partitions
     busy: Busy | None
     finished_per_second: float | None
@@ -87,7 +89,7 @@ class Situation:
     def is_idle(self) -> bool:
         """Return whether nothing waits, and nothing arrived in the down window as far as it was seen."""
         measured = self.measured
-        return measured is not None and measured.backlog.unsettled == 0 and not measured.peak_per_second
+        return measured is not None and measured.whole.unsettled == 0 and not measured.peak_per_second
 
     @cached_property
     def counts(self) -> tuple[int, ...]:
@@ -222,7 +224,7 @@ class Situation:
     def build_inputs(self) -> Inputs:
         """Return the numbers of this situation, for status, metrics and whoever checks the decision."""
         replicas, measured = self.observation.replicas, self.measured
-        backlog = measured.backlog if measured else None
+        backlog = measured.whole if measured else None
         return Inputs(
             replicas=replicas.spec,
             ready_replicas=replicas.ready,
@@ -244,4 +246,5 @@ class Situation:
             stuck_partitions=measured.partitions.stuck if measured else (),
             hot_partitions=measured.partitions.hot if measured else (),
             behind_partitions=measured.partitions.behind if measured else (),
+            channels=measured.channels if measured else (),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from tocsin_operator.scaling.model import Candidate, LimitedBy, Reason
+from tocsin_operator.scaling.model import Candidate, Hold, LimitedBy, Reason
 from tocsin_operator.scaling.situation import Situation
 
 NAMED_PARTITIONS = 5
@@ -53,12 +53,28 @@ def show_lag(situation: Situation) -> str:
     """Return the backlog in records and seconds."""
     if situation.measured is None:
         return "lag unknown"
-    backlog = situation.measured.backlog
+    backlog = situation.measured.whole
     bound = "at least " if backlog.age.is_at_least else ""
     stuck = situation.measured.partitions.stuck
     stand = "stands" if len(stuck) == 1 else "stand"
     apart = f"; {name_partitions(stuck)} {stand} still while others move, which no pod changes" if stuck else ""
-    return f"{backlog.total} waiting, the oldest {bound}{backlog.age.seconds:.1f} s{apart}"
+    return f"{backlog.total} waiting, the oldest {bound}{backlog.age.seconds:.1f} s{_show_held(situation)}{apart}"
+
+
+def _show_held(situation: Situation) -> str:
+    """Return which channels are left out, and what waits for the others; nothing where none is."""
+    measured = situation.measured
+    held = [each for each in measured.channels if each.hold is not None] if measured else []
+    if measured is None or not held:
+        return ""
+    whys = {hold: " and ".join(each.name for each in held if each.hold is hold) for hold in Hold}
+    texts = {
+        Hold.PROVIDER: f"held back by the provider: {whys[Hold.PROVIDER]}",
+        Hold.STANDING_STILL: f"standing still while others move: {whys[Hold.STANDING_STILL]}",
+    }
+    told = "; ".join(text for hold, text in texts.items() if whys[hold])
+    rest = f"{measured.backlog.total} waiting for the other channels, the oldest {measured.backlog.age.seconds:.1f} s"
+    return f" (channels that no pod helps, {told}; {rest})"
 
 
 def show_load(situation: Situation) -> str:
