@@ -12,7 +12,7 @@ GATHER_SECONDS = 0.01
 """How long the first of those that gather waits at most: what load costs in latency, and a window of the count."""
 BUSY_PER_SECOND = 2_000.0
 """From this rate on records wait. Below, a window would bring hardly more than one record per partition."""
-FULL_RECORDS = 128
+FULL_RECORDS = 64
 """So many are worth a request per partition, and go at once."""
 QUIET_SECONDS = 0.001
 """No record for so long, and none unanswered: everybody waits for us, so nobody else will come."""

@@ -36,10 +36,10 @@ from tocsin_core.connection import (
     translate_exception,
 )
 from tocsin_core.errors import KafkaFailure, KafkaUnavailable, OutcomeUnknown
-from tocsin_core.gathering import Gathering
+from tocsin_core.gathering import FULL_RECORDS, Gathering
 from tocsin_core.settings import KafkaSettings
 
-LINGER_MS = 0.5
+LINGER_MS = 1
 """How long librdkafka waits for the rest of what is handed over together; the waiting that pays was done before."""
 LOOK_SECONDS = 0.001
 REST_SECONDS = 0.1
@@ -166,7 +166,9 @@ class RecordProducer:
         self._order.append(pending)
         self._in_flight += 1
         self._in_flight_bytes += pending.size_bytes
-        if not self._is_turn_due:
+        if len(self._gathered) >= FULL_RECORDS:  # the loop may be busy for long: let Kafka work meanwhile
+            self._hand_over(self._producer)
+        elif not self._is_turn_due:
             self._is_turn_due = True
             self._loop.call_soon(self._turn)
         if not self._settings.producer_return_successes:
