@@ -5,8 +5,8 @@ done what it woke up for, and under load some milliseconds (`gathering`); then a
 which lingers just as long as that takes. While anything is unanswered the loop looks for delivery reports once a
 millisecond.
 
-A thread that waits in `poll` was refused: librdkafka's binding takes the GIL anew for every report, and the thread and
-the loop spent a tenth of their CPU on handing it to each other. `produce_batch` was refused: it knows no headers.
+A thread that waits in `poll` was refused: librdkafka's binding takes the GIL anew for every report, and the thread
+alone was a sixth of what producing costs. `produce_batch` was refused: it knows no headers.
 `AIOProducer` too: it drops headers, and a steady trickle keeps postponing its own flush.
 
     new ──start()──► running ──close()──► closing ──► closed
