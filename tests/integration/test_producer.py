@@ -140,6 +140,51 @@ async def test_a_full_queue_refuses_at_once_and_forgets_nothing_it_took() -> Non
     assert await producer.close(1) == 0
 
 
+async def test_bytes_fill_the_queue_too() -> None:
+    settings = settings_for(NOBODY_LISTENS, queue_max_kbytes=8, delivery_timeout_seconds=1)
+    producer = RecordProducer(settings, client_id="tests")
+    await producer.start()
+    taken = producer.send("t", b"k", b"x" * 6_000, [])
+    with pytest.raises(QueueFull):
+        producer.send("t", b"k", b"x" * 6_000, [])
+    assert producer.in_flight == 1
+    with pytest.raises(KafkaUnavailable):
+        await taken
+    await producer.close(1)
+
+
+async def test_what_is_wrong_with_one_record_is_told_its_sender_alone(producer: RecordProducer, topic: str) -> None:
+    """Several wait together until the loop has time, and librdkafka judges them one by one."""
+    await producer.send(topic, b"k", b"warm", [])
+    sends = [
+        producer.send(topic, b"k", b"1", []),
+        producer.send(topic, b"k", b"2", [("h", b"x" * 1_100_000)]),
+        producer.send(topic, b"k", b"3", [("h", 3)]),  # type: ignore[list-item]
+        producer.send(topic, b"k", b"4", [], partition=99),
+        producer.send(topic, b"k", b"5", []),
+    ]
+    first, too_large, mistaken, nowhere, last = await asyncio.gather(*sends, return_exceptions=True)
+    assert isinstance(too_large, RecordRejected)
+    assert isinstance(mistaken, TypeError)
+    assert isinstance(nowhere, KafkaFailure)
+    assert isinstance(first, Stored)
+    assert isinstance(last, Stored)
+    assert last == Stored(first.partition, first.offset + 1)
+    assert producer.in_flight == producer.in_flight_bytes == 0
+
+
+async def test_under_load_every_record_is_stored_in_order_although_it_waits_for_company(
+    producer: RecordProducer, kafka: EmbeddedKafka, topic: str
+) -> None:
+    async def send_in_turn(key: bytes) -> list[int]:
+        return [(await producer.send(topic, key, b"%d" % number, [])).offset for number in range(60)]
+
+    offsets = await asyncio.gather(*(send_in_turn(b"k%d" % number) for number in range(50)))
+    assert all(each == sorted(each) for each in offsets)
+    messages = await asyncio.to_thread(read_all, kafka, topic, 3_000)
+    assert len({(message.key(), message.value()) for message in messages}) == len(messages) == 3_000
+
+
 async def test_after_a_full_queue_empties_sending_works_without_a_restart(kafka: EmbeddedKafka, topic: str) -> None:
     producer = RecordProducer(settings_for(kafka.bootstrap_servers, queue_max_messages=5), client_id="tests")
     await producer.start()
@@ -209,6 +254,19 @@ async def test_close_delivers_what_was_taken(kafka: EmbeddedKafka, topic: str) -
     sends = [producer.send(topic, b"%d" % number, b"v", []) for number in range(1_000)]
     assert await producer.close(10) == 0
     assert all(each.done() and each.exception() is None for each in sends)
+
+
+async def test_futures_are_done_while_the_producer_still_closes(stopped_kafka: EmbeddedKafka) -> None:
+    """Whoever waits for one of them while it closes, an HTTP request say, is answered at once, not at the end."""
+    producer = RecordProducer(settings_for(stopped_kafka.bootstrap_servers, delivery_timeout_seconds=1), client_id="t")
+    await producer.start()
+    await producer.send("there", b"k", b"before", [])
+    os.kill(stopped_kafka.pid, signal.SIGSTOP)
+    send = producer.send("there", b"k", b"v", [])
+    closing = asyncio.create_task(producer.close(30))
+    with pytest.raises(OutcomeUnknown):
+        await send
+    assert await closing == 0
 
 
 async def test_close_says_how_many_it_could_not_deliver_and_fails_them(stopped_kafka: EmbeddedKafka) -> None:
