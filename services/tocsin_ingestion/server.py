@@ -180,6 +180,8 @@ class Ingestion:
         while self._gate is not None:
             try:
                 await self._gate.checker.refresh()
+                if self._streams is not None:
+                    self._streams.close_revoked()
             except Exception:  # noqa: BLE001 - the top of a loop whose end would keep revoked keys good for ever
                 _log.exception("looking at the keys failed; trying again")
             await asyncio.sleep(GATE_SECONDS)

@@ -11,9 +11,9 @@ What a browser's same-origin rule does not do for WebSockets is done here: a pag
 is listed, or any page that somebody inside opens could listen for the whole internet.
 
 Close codes: 1012 the instance is going away, 1013 try again later, 4400 the address names no user, 4401 the credential
-is missing, wrong or has expired, 4403 the page's origin or the credential is not allowed, 4404 no such user, 4408 the
-client reads too slowly, 4429 too many connections of this user. After 1012, 1013, 4408 and a lost connection, clients
-connect again with a growing, random pause; after the others not.
+is missing, wrong, expired or revoked, 4403 the page's origin or the credential is not allowed, 4404 no such user, 4408
+the client reads too slowly, 4429 too many connections of this user. After 1012, 1013, 4408 and a lost connection,
+clients connect again with a growing, random pause; after the others not.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tocsin_core.users import DirectoryUnavailable, UserDirectory
 from tocsin_ingestion import metrics
 from tocsin_ingestion.answers import build_refusal
 from tocsin_ingestion.auth.credentials import read_credentials
-from tocsin_ingestion.auth.gate import Gate
+from tocsin_ingestion.auth.gate import Caller, Gate
 from tocsin_ingestion.hub import Hub, HubUnavailable
 from tocsin_ingestion.problems import AUTH_UNAVAILABLE, UPGRADE_REQUIRED, Problem
 from tocsin_ingestion.sockets import GONE, RESTART, Close, Connection, Send, Sockets
@@ -52,6 +52,7 @@ LATER = 1013
 
 MALFORMED = Close(4400, f"write {PATH}?user=ID")
 UNAUTHENTICATED = Close(4401, "credentials are missing or wrong")
+REVOKED = Close(4401, "the credential was revoked; connect with another one")
 EXPIRED = Close(4401, "the credential has expired; connect with a new one")
 FOREIGN_USER = Close(4403, "this token is another user's")
 FOREIGN_PAGE = Close(4403, "pages of this origin may not listen")
@@ -96,6 +97,7 @@ class Streams:
         self._sockets = sockets
         self._settings = settings
         self._complaints = Complaints(_log.warning)
+        self._callers: dict[Connection, Caller] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection until it ends, and tell a request that is none what to be."""
@@ -104,7 +106,7 @@ class Streams:
             return
         await receive()  # websocket.connect
         try:
-            connection, expires_at = await self._admit(scope)
+            connection, caller = await self._admit(scope)
         except Refused as refused:
             metrics.STREAMS_CLOSED.labels(refused.close.code).inc()
             await _accept(scope, send)
@@ -113,7 +115,7 @@ class Streams:
         metrics.STREAMS_OPEN.inc()
         try:
             await _accept(scope, send)
-            close = await self._serve(connection, expires_at, receive, send)
+            close = await self._serve(connection, None if caller is None else caller.expires_at, receive, send)
             metrics.STREAMS_CLOSED.labels(close.code).inc()
             await _say_goodbye(close, scope, send)
         finally:
@@ -128,6 +130,12 @@ class Streams:
         """Leave the hub."""
         await self._hub.close()
 
+    def close_revoked(self) -> None:
+        """Close the connections of callers whose key is gone. To be called again and again: it may go at any moment."""
+        for connection, caller in self._callers.items():
+            if self._gate is not None and not self._gate.checker.still_knows(caller):
+                connection.close(REVOKED)
+
     async def drain(self, seconds: float) -> None:
         """Refuse new connections and close the others with 1012, at random moments within so many seconds.
 
@@ -141,10 +149,10 @@ class Streams:
         if connections:
             await asyncio.sleep(seconds)
 
-    async def _admit(self, scope: Scope) -> tuple[Connection, float | None]:
+    async def _admit(self, scope: Scope) -> tuple[Connection, Caller | None]:
         self._check_origin(scope)
         user_id = parse_user(scope["query_string"])
-        expires_at = await self._check_caller(scope, user_id)
+        caller = await self._check_caller(scope, user_id)
         await self._check_user(user_id)
         if self._sockets.is_leaving:
             raise Refused(RESTART)
@@ -152,7 +160,10 @@ class Streams:
             raise Refused(FULL)
         if self._sockets.count_of(user_id) >= self._settings.max_connections_per_user:
             raise Refused(TOO_MANY)
-        return await self._register(user_id), expires_at
+        connection = await self._register(user_id)
+        if caller is not None:
+            self._callers[connection] = caller
+        return connection, caller
 
     async def _register(self, user_id: str) -> Connection:
         connection = Connection(user_id)
@@ -177,8 +188,8 @@ class Streams:
         self._complaints.about("a page was refused", origin.decode("latin-1")[:256], advice=advice)
         raise Refused(FOREIGN_PAGE)
 
-    async def _check_caller(self, scope: Scope, user_id: str) -> float | None:
-        """Return until when the caller may listen as this user, None if for ever."""
+    async def _check_caller(self, scope: Scope, user_id: str) -> Caller | None:
+        """Return who it is that may listen as this user, None where nobody is asked."""
         if self._gate is None:
             return None
         try:
@@ -187,7 +198,7 @@ class Streams:
             raise Refused(GATE_AWAY if problem.kind is AUTH_UNAVAILABLE else UNAUTHENTICATED) from problem
         if caller.listens_as not in (None, user_id):
             raise Refused(FOREIGN_USER)
-        return caller.expires_at
+        return caller
 
     async def _check_user(self, user_id: str) -> None:
         try:
@@ -210,6 +221,7 @@ class Streams:
                 expiring.cancel()
 
     def _part(self, connection: Connection) -> None:
+        self._callers.pop(connection, None)
         self._sockets.remove(connection)
         self._hub.forget(connection.user_id)
 

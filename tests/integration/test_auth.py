@@ -180,6 +180,23 @@ async def test_a_connection_ends_with_its_token(token_pod: IngestionProcess) -> 
     assert (code, "expired" in reason) == (4401, True)
 
 
+async def test_a_connection_ends_when_its_key_is_revoked_and_others_stay(
+    key_pod: IngestionProcess, tmp_path: Path
+) -> None:
+    write_keys(tmp_path / "keys", new=OTHER_KEY)
+    await key_pod.wait_for("API keys loaded", count=2)
+    address = key_pod.build_address("user=2")
+    async with (
+        connect(address, additional_headers=bearer(GOOD_KEY)) as old,
+        connect(address, additional_headers=bearer(OTHER_KEY)) as new,
+    ):
+        (tmp_path / "keys/old").unlink()
+        async with asyncio.timeout(10):
+            await old.wait_closed()
+        assert (old.close_code, "revoked" in (old.close_reason or "")) == (4401, True)
+        await (await new.ping())
+
+
 async def test_no_credential_is_logged_at_any_level(token_pod: IngestionProcess) -> None:
     posted, shown, offered = sign(jti="1", scope="send"), sign(jti="2"), sign(jti="3")
     trace = f"00-{'ab' * 16}-{'cd' * 8}-01"

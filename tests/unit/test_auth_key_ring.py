@@ -94,6 +94,17 @@ def test_a_secret_that_kubelet_swaps_is_seen(tmp_path: Path) -> None:
     assert (find(ring, GOOD_KEY), find(ring, OTHER_KEY)) == (UNAUTHENTICATED, "billing")
 
 
+def test_a_caller_is_welcome_for_as_long_as_the_key_is_there_under_whatever_name(tmp_path: Path) -> None:
+    ring = build_key_ring(tmp_path / "keys", old=GOOD_KEY)
+    caller = ring.try_identify(encode(f"Bearer {GOOD_KEY}"), None)
+    (tmp_path / "keys/old").rename(tmp_path / "keys/new")
+    ring.reload()
+    assert ring.still_knows(caller)
+    write_keys(tmp_path / "keys", new=OTHER_KEY)
+    ring.reload()
+    assert not ring.still_knows(caller)
+
+
 def test_keys_that_were_never_read_are_our_fault_and_keep_the_pod_unready(tmp_path: Path) -> None:
     ring = KeyRing(tmp_path / "keys")
     ring.reload()

@@ -33,6 +33,8 @@ class Caller(NamedTuple):
     """The one user as whom this caller may listen, None for anybody: API keys are for services, not for people."""
     expires_at: float | None = None
     """When the credential ends, in seconds since 1970."""
+    key_digest: bytes = b""
+    """Of an API key, by which it is noticed that the key was revoked; b"" for what ends by itself."""
 
 
 class Checker(Protocol):
@@ -47,6 +49,10 @@ class Checker(Protocol):
 
     async def identify(self, authorization: bytes | None, api_key: bytes | None) -> Caller:
         """Return who calls. Raise Problem (401, 503)."""
+        ...
+
+    def still_knows(self, caller: Caller) -> bool:
+        """Return whether a caller who was let in is still welcome, as far as that shows without the credential."""
         ...
 
     def check(self) -> str:

@@ -69,6 +69,11 @@ class KeyRing:
         """Return the key's owner, as above."""
         return self.try_identify(authorization, api_key)
 
+    def still_knows(self, caller: Caller) -> bool:
+        """Return whether the caller's key is still there, whatever its name is now."""
+        entry = (self._entries or {}).get(caller.key_digest[:INDEX_BYTES])
+        return entry is not None and entry.digest == caller.key_digest
+
     def check(self) -> str:
         """Return why nobody can be let in: no key was ever read. An owner who takes the last one away means it."""
         return self._trouble if self._entries is None else ""
@@ -109,7 +114,9 @@ class KeyRing:
         for entry in (self._entries or {}).values():
             if entry.caller.name not in digests:
                 KEY_USED.counts.pop(entry.caller.name, None)
-        self._entries = {digest[:INDEX_BYTES]: _Entry(digest, Caller(name)) for name, digest in digests.items()}
+        self._entries = {
+            digest[:INDEX_BYTES]: _Entry(digest, Caller(name, key_digest=digest)) for name, digest in digests.items()
+        }
         for name in digests:
             KEY_USED.inc(0, label=name)
         self._trouble = ""

@@ -78,6 +78,11 @@ class Tokens:
             raise unavailable("The issuer's keys are not at hand")
         return caller
 
+    def still_knows(self, caller: Caller) -> bool:
+        """Return True: a token is good until it expires, and who listens with it is closed then."""
+        del caller
+        return True
+
     def _recall(self, digest: bytes) -> Caller | None:
         if self._version != self._keys.version:
             self._known.clear()
