@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.scaling import FLOOR, Job, Result, compare
+from bench.compare import FLOOR, Job, Result, compare
 from tocsin_cli.simulate.run import Score
 
 
