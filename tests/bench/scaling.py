@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -85,12 +86,16 @@ def main() -> int:
 
 
 def measure_cluster(pictures: Path | None) -> dict[str, float | None] | None:
-    """Return what the real runs came to, None where there can be none; what is missing is said on standard error."""
+    """Return what the real runs came to; None, and why on standard error, where they cannot be or went wrong."""
     try:
         return run_traces(list(TRACES), pictures=pictures)
     except BenchError as error:
-        print(f"bench-scaling: NOTHING IS MEASURED ON A CLUSTER, `cluster` is null: {error}", file=sys.stderr)
-        return None
+        reason: object = error
+    except Exception as error:  # noqa: BLE001 - whatever happens on a cluster, the simulations' result is told
+        traceback.print_exc()
+        reason = f"{type(error).__name__}, see above"
+    print(f"bench-scaling: NOTHING IS MEASURED ON A CLUSTER, `cluster` is null: {reason}", file=sys.stderr)
+    return None
 
 
 def _list_jobs(traces: Sequence[str], seeds: int) -> list[tuple[str, str, int]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench.cluster.arms import FLOOR, KEDA, TOCSIN, Arm, build_arm, build_users
+from bench.cluster.arms import KEDA, TOCSIN, Arm, build_arm, build_users
 from bench.cluster.judge import Sample, count_moves, fill_seconds, find_silence, judge
 from bench.cluster.keda import IMAGE, adapt_objects, build_scaled_object
 from bench.cluster.traces import (
@@ -25,6 +25,7 @@ from bench.cluster.traces import (
     share_out,
 )
 from bench.cluster.watch import read_owners
+from bench.compare import FLOOR
 from bench.ledger import Ledger
 from tocsin_cli.simulate.scenario import Scenario
 
@@ -137,7 +138,11 @@ def test_all_arms_are_one_pipeline_but_for_who_scales_it() -> None:
     for policy in (TOCSIN, KEDA, FLOOR):
         body = build_arm(Arm("step", policy), brokers="kafka:9092", fast_url="http://f", slow_url="http://s")
         consumer = body["spec"]["consumer"]
-        bodies[policy] = (consumer.pop("replicas"), consumer["scaling"].pop("mode"), str(body).replace(f"step-{policy}", "*"))
+        bodies[policy] = (
+            consumer.pop("replicas"),
+            consumer["scaling"].pop("mode"),
+            str(body).replace(f"step-{policy}", "*"),
+        )
     assert bodies[TOCSIN][:2] == (1, "Auto")
     assert bodies[KEDA][:2] == (1, "Manual")
     assert bodies[FLOOR][:2] == (TERMS.max_replicas, "Manual")

@@ -15,6 +15,7 @@ from confluent_kafka.admin import AdminClient
 from bench.cluster.arms import FAST, KEDA, POLICIES, SLOW, SLOW_DELAY_MS, Arm, build_arm
 from bench.cluster.judge import Sample, find_silence, judge
 from bench.cluster.keda import build_scaled_object, wait_until_scaling
+from bench.cluster.keep import keep
 from bench.cluster.traces import DELAY_MS, HANGING, PARTITIONS, TERMS, Arrival, Dealer, build_recipient
 from bench.cluster.watch import Watch
 from bench.delivery.stage import Sink
@@ -53,6 +54,7 @@ def measure(site: Site, scenario: Scenario) -> list[Run]:
     try:
         _raise_arms(site, arms)
         samples = asyncio.run(_watch_and_feed(site, scenario, arms))
+        keep(scenario.name, samples, site.kubectl)
     finally:
         _remove_arms(site, arms)
     silence = max(find_silence(each) for each in samples.values())
