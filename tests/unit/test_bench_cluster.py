@@ -161,8 +161,8 @@ def test_keda_comes_without_its_admission_webhooks_and_with_the_built_image() ->
         spec = {"template": {"spec": {"containers": containers}}}
         return {"kind": "Deployment", "metadata": {"name": name}, "spec": spec}
 
-    hooks = {"kind": "ValidatingWebhookConfiguration", "metadata": {"name": "keda-admission"}}
-    kept = adapt_objects([deployment("keda-operator"), deployment("keda-admission-webhooks"), hooks])
+    hooks = {"kind": "ValidatingWebhookConfiguration", "metadata": {"name": "any"}}
+    kept = adapt_objects([deployment("keda-operator"), deployment("keda-admission"), hooks])
     [operator] = kept
     [container] = operator["spec"]["template"]["spec"]["containers"]
     assert container == {"name": "keda-operator", "image": IMAGE, "imagePullPolicy": "IfNotPresent"}

@@ -33,6 +33,8 @@ DOCKERFILE = """\
 FROM docker.io/library/python:3.13-slim
 COPY keda keda-adapter /
 """
+ADMISSION = "keda-admission"
+"""What the names of its admission webhooks' Deployment and Service begin with."""
 READY_SECONDS = 180
 BUILD_SECONDS = 7_200
 
@@ -106,8 +108,7 @@ def adapt_objects(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _is_webhook(body: Mapping[str, Any]) -> bool:
-    is_deployment = body["kind"] == "Deployment" and "webhook" in body["metadata"]["name"]
-    return is_deployment or body["kind"] == "ValidatingWebhookConfiguration"
+    return body["kind"] == "ValidatingWebhookConfiguration" or body["metadata"]["name"].startswith(ADMISSION)
 
 
 def build_scaled_object(pipeline: str, *, brokers: str, topic: str, group: str) -> dict[str, Any]:
