@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,9 +31,11 @@ def run_traces(names: Sequence[str], *, pictures: Path | None = None) -> dict[st
             flush=True,
         )
         for name in names:
+            load_before = os.getloadavg()[0]
             runs = measure(stage.site, TRACES[name])
             results |= {Job(name, run.policy, SEED): Result(run.score, _count_seconds(name)) for run in runs}
             _tell(name, runs, pictures)
+            print(f"load average {load_before:.1f} before, {os.getloadavg()[0]:.1f} after", flush=True)
     return compare(results, TOCSIN, KEDA, names)
 
 
