@@ -115,7 +115,7 @@ def adapt_objects(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _is_webhook(body: Mapping[str, Any]) -> bool:
-    return body["kind"] == "ValidatingWebhookConfiguration" or body["metadata"]["name"].startswith(ADMISSION)
+    return body["kind"] == "ValidatingWebhookConfiguration" or str(body["metadata"]["name"]).startswith(ADMISSION)
 
 
 def build_scaled_object(pipeline: str, *, brokers: str, topic: str, group: str) -> dict[str, Any]:
