@@ -77,7 +77,7 @@ bench-delivery: setup ## deliveries beside two loops in Go (needs go and gcc): m
 	PYTHONPATH=tests $(PY) -m bench.delivery $(BENCH)
 
 .PHONY: bench-scaling
-bench-scaling: setup ## scaling beside KEDA + HPA, Flink and Numaflow, simulated: make bench-scaling [BENCH="--seeds 3"]
+bench-scaling: setup ## scaling beside KEDA + HPA, Flink and Numaflow, simulated and on an offered cluster: make bench-scaling [BENCH="--seeds 3"]
 	PYTHONPATH=tests $(PY) -m bench.scaling $(BENCH)
 
 .PHONY: bench-fleet

@@ -16,11 +16,11 @@ import threading
 import time
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from confluent_kafka import Consumer, Message, Producer
 
+from bench.ledger import Ledger
 from tocsin_cli.embedded.kafka import EmbeddedKafka
 from tocsin_cli.simulate.picture import draw_svg
 from tocsin_cli.simulate.policies.base import Terms
@@ -42,20 +42,6 @@ CONFIG = Config(
 )
 TERMS = Terms(max_lag_seconds=CONFIG.max_lag_seconds, max_replicas=PARTITIONS, capacity_per_second=PODS.per_second)
 PLAN = [30] * 60 + [150] * 90 + [30] * 150
-
-
-@dataclass
-class Ledger:
-    """When each record of a partition was produced, and how many are finished."""
-
-    produced_at: list[list[float]] = field(default_factory=lambda: [[] for _ in range(PARTITIONS)])
-    finished: list[int] = field(default_factory=lambda: [0] * PARTITIONS)
-
-    def measure_age(self, now: float) -> int:
-        """Return the age of the oldest record that waits, in whole seconds."""
-        pairs = zip(self.produced_at, list(self.finished), strict=True)
-        ages = [now - times[done] for times, done in pairs if done < len(times)]
-        return int(max(ages, default=0.0))
 
 
 class SleepingPod:
@@ -188,7 +174,7 @@ async def run_real(plan: Sequence[int]) -> tuple[Run, list[float]]:
     with EmbeddedKafka() as kafka:
         admin = KafkaAdmin(KafkaConnection(brokers=[kafka.bootstrap_servers]), client_id="bench")
         await admin.create_topic(TOPIC, partitions=PARTITIONS)
-        ledger = Ledger()
+        ledger = Ledger(PARTITIONS)
         world = World(kafka.bootstrap_servers, admin, ledger)
         world.scale_to(1)
         await asyncio.sleep(PODS.startup_seconds + 2)  # the simulation starts with a pod that is ready, too
@@ -201,7 +187,7 @@ async def run_real(plan: Sequence[int]) -> tuple[Run, list[float]]:
                 sent = _produce(producer, ledger, sent, count)
                 arrivals.append(float(count))
                 await asyncio.sleep(max(0.0, start + second + 1 - time.monotonic()))
-                ages.append(ledger.measure_age(time.monotonic()))
+                ages.append(int(ledger.measure_age(time.monotonic())))
                 counts.append(world.replicas)
         finally:
             producer.flush(5)

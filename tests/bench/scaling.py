@@ -2,7 +2,8 @@
 
 The last line of standard output is JSON: what Tocsin took for each of what KEDA + HPA took (lagThreshold = what a pod
 does in five seconds), over all traces, and over those alone that nobody looked at while the rules were tuned. Time over
-the promise is counted above what a policy pinned at the maximum misses too. `cluster` is null: a simulation is none.
+the promise is counted above what a policy pinned at the maximum misses too. `cluster` is the same from the real thing,
+on the cluster that is offered as to the cluster tests; null, and said aloud, where there is none.
 """
 
 from __future__ import annotations
@@ -10,19 +11,23 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
+from bench.cluster.report import run_traces
+from bench.cluster.traces import TRACES
+from bench.compare import FLOOR, Job, Result, Results, compare
+from bench.errors import BenchError
 from tocsin_cli.simulate.picture import draw_svg
 from tocsin_cli.simulate.policies.base import Terms
-from tocsin_cli.simulate.run import Run, Score, simulate
+from tocsin_cli.simulate.run import Run, simulate
 from tocsin_cli.simulate.table import draw_table
 from tocsin_cli.simulate.traces import HELD_OUT, NAMED, build_trace
 
 PEER = "keda"
-FLOOR = "pinned"
 PEERS = (
     PEER,
     "keda-even",
@@ -39,24 +44,6 @@ POLICIES = ("tocsin", "tocsin-offsets", *PEERS, FLOOR)
 TERMS = Terms(max_lag_seconds=30, max_replicas=60, capacity_per_second=100)
 
 
-class Job(NamedTuple):
-    """One simulation."""
-
-    trace: str
-    policy: str
-    seed: int
-
-
-class Result(NamedTuple):
-    """What a policy did in a trace, and how many seconds counted."""
-
-    score: Score
-    seconds: int
-
-
-Results = Mapping[Job, Result]
-
-
 def run_job(job: Job) -> tuple[Job, Result]:
     """Simulate one policy in one trace."""
     scenario = build_trace(job.trace)
@@ -64,46 +51,12 @@ def run_job(job: Job) -> tuple[Job, Result]:
     return job, Result(run.score, scenario.seconds - scenario.warmup_seconds)
 
 
-def compare(results: Results, policy: str, peer: str, traces: Iterable[str]) -> dict[str, float | None]:
-    """Return what the policy took for each of what its peer took, summed over traces; None where the peer took none.
-
-    `worst_trace_points` is the largest loss in a trace, in percentage points of its time.
-    """
-    wanted = set(traces)
-    jobs = [job for job in results if job.policy == policy and job.trace in wanted]
-    ours = [results[job] for job in jobs]
-    theirs = [results[job._replace(policy=peer)] for job in jobs]
-    floors = [results[job._replace(policy=FLOOR)].score.over_promise_seconds for job in jobs]
-
-    def excess(found: Sequence[Result]) -> int:
-        return sum(each.score.over_promise_seconds - floor for each, floor in zip(found, floors, strict=True))
-
-    def total(found: Sequence[Result], name: str) -> int:
-        return sum(getattr(each.score, name) for each in found)
-
-    points = [
-        100 * (mine.score.over_promise_seconds - other.score.over_promise_seconds) / mine.seconds
-        for mine, other in zip(ours, theirs, strict=True)
-    ]
-    return {
-        "over_promise": _divide(excess(ours), excess(theirs)),
-        "replica_seconds": _divide(total(ours, "replica_seconds"), total(theirs, "replica_seconds")),
-        "actions": _divide(total(ours, "actions"), total(theirs, "actions")),
-        "moves": _divide(total(ours, "moves"), total(theirs, "moves")),
-        "worst_trace_points": round(max(points), 2) if points else None,
-    }
-
-
-def _divide(ours: float, theirs: float) -> float | None:
-    return round(max(0.0, ours) / theirs, 3) if theirs > 0 else None
-
-
-def build_summary(results: Results) -> dict[str, object]:
+def build_summary(results: Results, cluster: Mapping[str, float | None] | None) -> dict[str, object]:
     """Return the line that programs read."""
     return {
         "vs_keda": compare(results, "tocsin", PEER, NAMED),
         "held_out": compare(results, "tocsin", PEER, HELD_OUT),
-        "cluster": None,
+        "cluster": cluster,
     }
 
 
@@ -116,6 +69,7 @@ def main() -> int:
     parser.add_argument(
         "--pictures", type=Path, metavar="FOLDER", help="draw each trace with tocsin, keda and flink-fast"
     )
+    parser.add_argument("--no-cluster", action="store_true", help="simulate only, also where a cluster is offered")
     arguments = parser.parse_args()
     traces = arguments.traces.split(",")
     jobs = [Job(*each) for each in _list_jobs(traces, arguments.seeds)]
@@ -126,8 +80,22 @@ def main() -> int:
     _print_peers(results, traces)
     if arguments.pictures is not None:
         _draw(arguments.pictures, traces)
-    print(json.dumps(build_summary(results)))
+    cluster = None if arguments.no_cluster else measure_cluster(arguments.pictures)
+    print(json.dumps(build_summary(results, cluster)))
     return 0
+
+
+def measure_cluster(pictures: Path | None) -> dict[str, float | None] | None:
+    """Return what the real runs came to; None, and why on standard error, where they cannot be or went wrong."""
+    try:
+        return run_traces(list(TRACES), pictures=pictures)
+    except BenchError as error:
+        reason: object = error
+    except Exception as error:  # noqa: BLE001 - whatever happens on a cluster, the simulations' result is told
+        traceback.print_exc()
+        reason = f"{type(error).__name__}, see above"
+    print(f"bench-scaling: NOTHING IS MEASURED ON A CLUSTER, `cluster` is null: {reason}", file=sys.stderr)
+    return None
 
 
 def _list_jobs(traces: Sequence[str], seeds: int) -> list[tuple[str, str, int]]:

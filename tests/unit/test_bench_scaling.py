@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from bench.scaling import FLOOR, Job, Result, compare
+from typing import NoReturn
+
+import pytest
+
+from bench.compare import FLOOR, Job, Result, compare
+from bench.scaling import measure_cluster
 from tocsin_cli.simulate.run import Score
 
 
@@ -38,3 +43,24 @@ def test_ratios_are_of_sums_over_traces() -> None:
 def test_a_peer_that_missed_nothing_gives_no_ratio() -> None:
     results = {**RESULTS, Job("step", "keda", 1): score(10)}
     assert compare(results, "tocsin", "keda", ["step"])["over_promise"] is None
+
+
+def test_without_a_cluster_there_is_no_figure_and_it_says_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("TOCSIN_TEST_CLUSTER", raising=False)
+    assert measure_cluster(None) is None
+    assert "no cluster was offered: set TOCSIN_TEST_CLUSTER=1 and KUBECONFIG" in capsys.readouterr().err
+
+
+def test_a_cluster_that_breaks_takes_no_simulated_figure_with_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def break_down(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("the node went away")
+
+    monkeypatch.setattr("bench.scaling.run_traces", break_down)
+    assert measure_cluster(None) is None
+    said = capsys.readouterr().err
+    assert "the node went away" in said
+    assert "NOTHING IS MEASURED ON A CLUSTER" in said

@@ -139,7 +139,7 @@ def running_stage(binaries: Path) -> Iterator[Stage]:
         (folder / "users.yaml").write_text(json.dumps(users), encoding="utf-8")
         kafka = stack.enter_context(EmbeddedKafka())
         valkey = stack.enter_context(EmbeddedValkey())
-        sink = stack.enter_context(_running_sink(binaries))
+        sink = stack.enter_context(running_sink(binaries))
         producer = Producer(
             {"bootstrap.servers": kafka.bootstrap_servers, "partitioner": "murmur2_random", "linger.ms": 2}
         )
@@ -148,8 +148,10 @@ def running_stage(binaries: Path) -> Iterator[Stage]:
 
 
 @contextlib.contextmanager
-def _running_sink(binaries: Path) -> Iterator[Sink]:
-    with subprocess.Popen([binaries / "sink"], stdout=subprocess.PIPE, text=True) as process:
+def running_sink(binaries: Path, *, host: str = "127.0.0.1") -> Iterator[Sink]:
+    """Run the receiver on a free port of `host`, and kill it after the block."""
+    words = [str(binaries / "sink"), "-listen", f"{host}:0"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             yield Sink(process.stdout.readline().strip(), process.pid)

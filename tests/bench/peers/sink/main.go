@@ -5,11 +5,13 @@
 //	GET  /hook/<name>                      {"count": n}
 //	GET  /receipts/<name>                  one line per receipt: webhook-id, nanoseconds since 1970
 //
-// It writes its address to standard output. It must never be what limits a contestant, and its CPU is nobody's.
+// It listens on -listen and writes its address to standard output. It must never be what limits a contestant, and its
+// CPU is nobody's.
 package main
 
 import (
 	"bufio"
+	"flag"
 	"fmt"
 	"io"
 	"log"
@@ -109,7 +111,9 @@ func (s *sink) open(name string, writer http.ResponseWriter, request *http.Reque
 }
 
 func main() {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	address := flag.String("listen", "127.0.0.1:0", "address to listen on")
+	flag.Parse()
+	listener, err := net.Listen("tcp", *address)
 	if err != nil {
 		log.Fatal(err)
 	}
