@@ -25,8 +25,9 @@ def test_there_are_22_useful_counts_for_126_partitions() -> None:
     assert len(counts(126)) == 22
 
 
-def test_both_ends_of_the_range_are_candidates_even_where_they_change_nothing() -> None:
-    assert counts(12, 5, 11) == (5, 6, 11)
+def test_the_lower_end_is_a_candidate_even_where_it_changes_nothing_and_the_upper_end_is_not() -> None:
+    assert counts(12, 5, 11) == (5, 6)
+    assert counts(12, 7, 11) == (7,)
 
 
 def test_there_are_never_more_pods_than_partitions() -> None:

@@ -47,6 +47,13 @@ class World:
             self.decisions.append(decision)
             self.replicas = decision.replicas
 
+    def scale_out(self) -> int:
+        """Go on until the number rises; return it."""
+        before = self.replicas
+        while self.replicas == before:
+            self.run(5)
+        return self.replicas
+
     def look(self) -> Observation:
         offsets = [(int(self.arrived / 12), int(self.finished / 12))] * 12
         counters = tuple(
@@ -72,6 +79,27 @@ def test_a_scale_up_that_raises_what_is_finished_stands() -> None:
     world.run(600)
     assert world.state.ceiling is None
     assert world.replicas == 12
+
+
+def test_an_interruption_while_partitions_change_hands_is_no_ceiling() -> None:
+    world = World(ceiling=10_000)
+    before = world.scale_out()
+    world.ceiling = 0.0  # whoever gives partitions away first waits for a request that hangs
+    world.run(60)
+    assert world.state.ceiling is None
+    world.ceiling = 10_000
+    world.run(120)
+    assert world.state.ceiling is None
+    assert {each.reason for each in world.decisions}.isdisjoint({Reason.DOWNSTREAM_BOUND})
+    assert world.replicas >= before
+
+
+def test_what_stays_interrupted_is_a_ceiling_in_the_end() -> None:
+    world = World(ceiling=10_000)
+    world.scale_out()
+    world.ceiling = 50.0
+    world.run(400)
+    assert world.state.ceiling is not None
 
 
 def test_a_scale_up_without_effect_is_taken_back() -> None:

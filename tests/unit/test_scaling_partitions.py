@@ -53,6 +53,21 @@ def test_one_of_two_partitions_can_be_stuck() -> None:
     assert decision.inputs.stuck_partitions == (1,)
 
 
+def test_a_partition_where_a_record_ends_now_and_then_stays_stuck_and_buys_nothing() -> None:
+    def look_at(second: int) -> Observation:
+        crawled = OFFSET + second // 110  # every request waits for its time-out of 110 s
+        moved = [(OFFSET + 10 * second, crawled if index == 3 else OFFSET + 10 * second) for index in range(12)]
+        return build_observation(second, moved, spec=4)
+
+    looks = [look_at(second) for second in range(0, 1_000, 5)]
+    state, found = State(), []
+    for each in looks:
+        decision, state = decide(each, state, CONFIG)
+        found.append((decision.inputs.stuck_partitions, decision.replicas))
+    assert {stuck for stuck, _ in found[35:]} == {(3,)}
+    assert max(replicas for _, replicas in found) == 4
+
+
 def test_a_pause_of_all_partitions_is_no_stuck_partition() -> None:
     decision, _ = watch(400, [10.0] * 12, stopped=range(12))
     assert decision.inputs.stuck_partitions == ()
@@ -68,10 +83,11 @@ def test_a_partition_is_given_a_minute_before_it_is_called_stuck() -> None:
     assert decision.inputs.stuck_partitions == ()
 
 
-def test_a_partition_that_moves_again_is_not_stuck_any_more() -> None:
+def test_a_partition_that_moves_twice_again_is_not_stuck_any_more() -> None:
     _, state = watch(300, [10.0] * 12, stopped=[3])
-    decision, _ = decide(look(300, [10.0] * 12, [0, 0, 0, 2_500]), state, CONFIG)
-    assert decision.inputs.stuck_partitions == ()
+    once, state = decide(look(300, [10.0] * 12, [0, 0, 0, 2_500]), state, CONFIG)
+    twice, _ = decide(look(305, [10.0] * 12, [0, 0, 0, 2_000]), state, CONFIG)
+    assert (once.inputs.stuck_partitions, twice.inputs.stuck_partitions) == ((3,), ())
 
 
 def test_a_hot_partition_gets_a_pod_that_it_hardly_shares_and_no_more() -> None:

@@ -1,8 +1,8 @@
 """Rule 6: which counts are worth considering, and what each would mean for its busiest pod.
 
 A group shares whole partitions: of 12, five pods hold 3, 3, 2, 2, 2, and the busiest works as hard as with four. Only
-counts that lower the busiest pod's number of partitions change anything, so only those are candidates, beside the two
-ends of the range that the owner and the topic allow.
+counts that lower the busiest pod's number of partitions change anything, so only those are candidates, beside the least
+that the owner wants. A most of eight is six for them: eight would cost a third more and be as busy.
 """
 
 from __future__ import annotations
@@ -52,10 +52,9 @@ def build_bounds(config: Config, partitions: int | None, *, may_rest: bool = Fal
 
 
 def list_counts(partitions: int, bounds: Bounds) -> tuple[int, ...]:
-    """Return the counts that change the busiest pod's number of partitions, within bounds, and both bounds."""
+    """Return the counts that lower the busiest pod's number of partitions, within bounds, and the lower bound."""
     useful = {-(-partitions // held) for held in range(1, partitions + 1)}
-    ends = {bounds.lower, bounds.upper}
-    return tuple(sorted({count for count in useful if bounds.lower <= count <= bounds.upper} | ends))
+    return tuple(sorted({count for count in useful if bounds.lower <= count <= bounds.upper} | {bounds.lower}))
 
 
 def measure_busiest(replicas: int, load: Load, total: float, largest: float) -> float:

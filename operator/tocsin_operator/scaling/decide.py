@@ -109,7 +109,7 @@ def _measure(seen: Observation, state: State, config: Config) -> Situation:
     busy = measure_busy(state)
     state = note_channels(seen, state, config, busy)
     observation = leave_out(seen, list_held(state))
-    state = note_offsets(observation, note_progress(observation, state), config)
+    state = note_offsets(observation, note_progress(observation, state, config), config)
     state = note_finished(observation, state)
     backlog = measure_backlog(observation, state)
     state = learn_capacity(observation, state, backlog, config)

@@ -90,6 +90,7 @@ def forget_progress(state: State) -> State:
         state,
         positions=(),
         stalled_since=(),
+        stirred_seconds=(),
         progressed_seconds=None,
         finished=(),
         settled=(),

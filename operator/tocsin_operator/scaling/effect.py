@@ -17,6 +17,10 @@ from tocsin_operator.scaling.busy import Busy, is_held_back
 from tocsin_operator.scaling.model import Ceiling, Config, Effect, Finished, Observation, State
 
 SPAN_SECONDS = 30.0
+# Less than this share of what was finished before is no ceiling but an interruption: partitions change hands, and who
+# gives them away first finishes what it has begun. That is waited for, but not for ever.
+INTERRUPTED_SHARE = 0.5
+LONGEST_INTERRUPTION_SECONDS = 120.0
 # Pods under a ceiling are planned this full of their own speed, so that the downstream and not they are the limit.
 CEILING_UTILISATION = 0.80
 RELEASE_FACTOR = 1.10
@@ -73,14 +77,24 @@ def check_effect(
     effect = state.effect
     if effect is None or finished is None:
         return state
-    if observation.replicas.ready != observation.replicas.spec:
-        waiting = msgspec.structs.replace(effect, start_seconds=observation.time_seconds)
-        return msgspec.structs.replace(state, effect=waiting)
+    effect = _await_work(effect, observation, finished)
     if observation.time_seconds - effect.start_seconds < config.effect_seconds:
-        return state
+        return msgspec.structs.replace(state, effect=effect)
     if not is_saturated or _has_effect(effect, finished, config):
         return msgspec.structs.replace(state, effect=None)
     return _set_ceiling(observation, state, config, finished, most=effect.replicas_before)
+
+
+def _await_work(effect: Effect, observation: Observation, finished_per_second: float) -> Effect:
+    """Return the effect, to be looked for from now on if the pods are not all ready, or have not all got their work."""
+    now_seconds = observation.time_seconds
+    if observation.replicas.ready != observation.replicas.spec:
+        return msgspec.structs.replace(effect, start_seconds=now_seconds, ready_seconds=None)
+    ready_seconds = now_seconds if effect.ready_seconds is None else effect.ready_seconds
+    is_interrupted = finished_per_second < INTERRUPTED_SHARE * effect.finished_per_second
+    if is_interrupted and now_seconds - ready_seconds < LONGEST_INTERRUPTION_SECONDS:
+        return msgspec.structs.replace(effect, start_seconds=now_seconds, ready_seconds=ready_seconds)
+    return msgspec.structs.replace(effect, ready_seconds=ready_seconds)
 
 
 def _has_effect(effect: Effect, finished_per_second: float, config: Config) -> bool:

@@ -50,10 +50,10 @@ def return_into_bounds(situation: Situation) -> Verdict | None:
         return None
     if current > bounds.upper:
         what = "the topic's partitions" if bounds.upper_limit is LimitedBy.PARTITIONS else "maxReplicas"
-        message = f"{count_pods(current)} are more than {what} allow: {bounds.upper}"
-        return Verdict(bounds.upper, Reason.OUTSIDE_BOUNDS, message, bounds.upper_limit, situation.ups)
+        message = f"{count_pods(current)} are more than {what} allow: {situation.most}"
+        return Verdict(situation.most, Reason.OUTSIDE_BOUNDS, message, bounds.upper_limit, situation.ups)
     needed = choose(situation.ups) if situation.load else None
-    target = needed.replicas if needed else (bounds.upper if situation.load else bounds.lower)
+    target = needed.replicas if needed else (situation.most if situation.load else bounds.lower)
     message = f"{count_pods(current)} are fewer than the {bounds.lower} that are always kept: {target} for this load"
     return Verdict(target, Reason.OUTSIDE_BOUNDS, message, bounds.lower_limit, situation.ups)
 

@@ -263,6 +263,7 @@ class Effect(Value, frozen=True):
     replicas_before: int
     replicas_after: int
     finished_per_second: float
+    ready_seconds: float | None = None
 
 
 class Ceiling(Value, frozen=True):
@@ -285,6 +286,7 @@ class State(Value, frozen=True):
     peaks: tuple[Peak, ...] = ()
     observed_since_seconds: float | None = None
     stalled_since: tuple[float | None, ...] = ()
+    stirred_seconds: tuple[float | None, ...] = ()
     progressed_seconds: float | None = None
     finished: tuple[Finished, ...] = ()
     counters: tuple[ConsumerCounters, ...] = ()

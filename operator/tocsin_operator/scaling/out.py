@@ -91,7 +91,7 @@ def give_lonely_a_pod(situation: Situation) -> Verdict | None:
             for count in situation.counts
             if count > len(lonely) and measure_company(count, load) <= config.company_share
         ),
-        situation.bounds.upper,
+        situation.most,
     )
     if lag_seconds <= config.max_lag_seconds / 2 or situation.is_starting or situation.current > alone:
         return None
@@ -140,8 +140,9 @@ def _leave_draining(situation: Situation, drain_seconds: float | None) -> Verdic
 def _stay_at_limit(situation: Situation) -> Verdict:
     bounds = situation.bounds
     cure = "the topic needs more partitions" if bounds.upper_limit is LimitedBy.PARTITIONS else "raise maxReplicas"
+    more = "no more are allowed" if situation.current >= bounds.upper else f"{bounds.upper} would be as busy"
     message = (
         f"{show_load(situation)}; {show_lag(situation)}: {count_pods(situation.current)} do not keep the promise "
-        f"and no more are allowed: {cure}"
+        f"and {more}: {cure}"
     )
     return Verdict(situation.current, Reason.AT_LIMIT, message, bounds.upper_limit, situation.ups)

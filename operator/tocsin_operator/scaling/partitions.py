@@ -37,28 +37,41 @@ class Partitions(NamedTuple):
         return tuple(sorted({*self.hot, *self.behind}))
 
 
-def note_progress(observation: Observation, state: State) -> State:
+def note_progress(observation: Observation, state: State, config: Config) -> State:
     """Return the state with since when each partition stands still although records wait in it.
 
-    To be called before this observation's positions are noted.
+    To be called before this observation's positions are noted. One that stood still for long and moves once still
+    counts: where every request of a partition hangs until its time-out, a record is finished now and then.
     """
     now_seconds = observation.time_seconds
     ordered = sorted(observation.partitions, key=lambda offsets: offsets.partition)
-    known = len(state.positions)
-    moved = [
-        index >= known or offsets.position > state.positions[index] or offsets.lag == 0
-        for index, offsets in enumerate(ordered)
-    ]
-    has_progress = any(offsets.position > position for offsets, position in zip(ordered, state.positions, strict=False))
-    before = (*state.stalled_since, *([None] * len(ordered)))
+    since = [*state.stalled_since, *([None] * len(ordered))][: len(ordered)]
+    stirred = [*state.stirred_seconds, *([None] * len(ordered))][: len(ordered)]
+    progressed_seconds = state.progressed_seconds
+    for index, offsets in enumerate(ordered):
+        before = state.positions[index] if index < len(state.positions) else None
+        has_moved = before is not None and offsets.position > before
+        has_only_stirred = has_moved and _was_stuck(since[index], stirred[index], now_seconds, config.stuck_seconds)
+        if before is None or offsets.lag == 0 or (has_moved and not has_only_stirred):
+            since[index] = stirred[index] = None
+            progressed_seconds = now_seconds if has_moved else progressed_seconds
+        elif has_only_stirred:
+            stirred[index] = now_seconds
+        elif since[index] is None:
+            since[index] = now_seconds
     return msgspec.structs.replace(
         state,
-        stalled_since=tuple(
-            None if has_moved else (now_seconds if since is None else since)
-            for has_moved, since in zip(moved, before, strict=False)
-        ),
-        progressed_seconds=now_seconds if has_progress else state.progressed_seconds,
+        stalled_since=tuple(since),
+        stirred_seconds=tuple(stirred),
+        progressed_seconds=progressed_seconds,
     )
+
+
+def _was_stuck(since: float | None, stirred: float | None, now_seconds: float, stuck_seconds: float) -> bool:
+    """Return whether a partition that moves now had stood still, but for one move, for as long as makes it stuck."""
+    if since is None or now_seconds - since < stuck_seconds:
+        return False
+    return stirred is None or now_seconds - stirred >= stuck_seconds
 
 
 def classify(

@@ -96,6 +96,11 @@ class Situation:
         """Return the counts worth considering."""
         return list_counts(self.partitions, self.bounds) if self.partitions else ()
 
+    @property
+    def most(self) -> int:
+        """Return the largest count that is allowed and of use."""
+        return self.counts[-1] if self.counts else self.bounds.upper
+
     @cached_property
     def age(self) -> LagSeconds:
         """Return the lag in seconds that the number of pods can do something about."""
@@ -213,7 +218,7 @@ class Situation:
     def _spare_lonely(self, candidate: Candidate, load: Load) -> Candidate:
         """Refuse a count that lets others share the pod of a partition that needs one of its own."""
         lonely = self.measured.partitions.lonely if self.measured else ()
-        if candidate.refusal or not lonely or candidate.replicas == self.bounds.upper:
+        if candidate.refusal or not lonely or candidate.replicas == self.most:
             return candidate
         company = measure_company(candidate.replicas, load) if candidate.replicas > len(lonely) else 1.0
         if company <= self.config.company_share:
