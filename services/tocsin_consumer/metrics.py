@@ -11,6 +11,8 @@ from enum import StrEnum
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from tocsin_core.metrics import LoopCounter
+
 
 class Outcome(StrEnum):
     """The ends a notification can reach on a channel."""
@@ -55,7 +57,7 @@ CHANNEL_HELD_SECONDS = Counter(
     ["channel"],
 )
 PROCESSED = Counter("tocsin_consumer_processed_total", "Records that reached an end on every channel")
-BUSY_SLOT_SECONDS = Counter("tocsin_consumer_busy_slot_seconds_total", "Seconds spent sending, summed over all slots")
+BUSY_SLOT_SECONDS = LoopCounter("tocsin_consumer_busy_slot_seconds", "Seconds spent sending, summed over all slots")
 IN_FLIGHT = Gauge("tocsin_consumer_in_flight", "Sends in flight")
 CONCURRENCY = Gauge("tocsin_consumer_concurrency", "Sends that may be in flight at once")
 HELD_RECORDS = Gauge("tocsin_consumer_held_records", "Records read from Kafka and not finished")

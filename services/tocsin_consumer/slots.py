@@ -76,7 +76,7 @@ class Slots:
         self._shared += self._used[channel] >= self._reserved[channel]
 
     def account(self) -> None:
-        """Tell `on_busy` the slot-seconds since the last call; called from time to time, so long sends show."""
+        """Tell `on_busy` the slot-seconds since the last call, those of sends under way among them."""
         self._count()
         self._on_busy(self._busy_seconds)
         self._busy_seconds = 0.0

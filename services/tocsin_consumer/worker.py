@@ -90,6 +90,7 @@ class Worker:
             clock=time.monotonic,
             on_busy=metrics.BUSY_SLOT_SECONDS.inc,
         )
+        metrics.BUSY_SLOT_SECONDS.settle = self._slots.account  # read beside what was processed, it must be as fresh
         self._engine = Engine(
             self._build_deliverer(),
             channels=names,
@@ -157,7 +158,7 @@ class Worker:
         closing.push_async_callback(self._retry_topics.close)
         closing.callback(self._gate.close)
         closing.push_async_callback(self._engine.close)
-        accounting = asyncio.create_task(self._account(), name="account-busy-time")
+        accounting = asyncio.create_task(self._account(), name="account-held-time")
         closing.callback(accounting.cancel)
         await self._consumer.start()
 
@@ -202,7 +203,6 @@ class Worker:
     async def _account(self) -> None:
         while True:
             await asyncio.sleep(ACCOUNT_INTERVAL_SECONDS)
-            self._slots.account()
             is_stalled = bool(self._users.trouble) and self._engine.held_records > 0
             self._gate.account(self._engine.is_waiting, is_stalled=is_stalled)
 

@@ -6,7 +6,7 @@ brings metrics lands there as well. A metric of one service is defined in that s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from prometheus_client import REGISTRY, Counter, Gauge
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
@@ -22,19 +22,22 @@ class LoopCounter(Collector):
     """
 
     def __init__(self, name: str, documentation: str, *, label: str = "", values: Sequence[str] = ()) -> None:
-        self.counts = dict.fromkeys(values if label else ("",), 0)
+        self.counts: dict[str, float] = dict.fromkeys(values if label else ("",), 0)
+        self.settle: Callable[[], None] = lambda: None
+        """Brings the numbers up to date before they are shown, where not every change is counted at once."""
         self._described = name, documentation, [label] if label else []
         registry.register(self)
 
     def collect(self) -> Iterator[Metric]:
         """Show the numbers as they are now."""
+        self.settle()
         name, documentation, labels = self._described
         family = CounterMetricFamily(name, documentation, labels=labels)
         for value, count in self.counts.items():
             family.add_metric([value] if labels else [], count)
         yield family
 
-    def inc(self, amount: int = 1, *, label: str = "") -> None:
+    def inc(self, amount: float = 1, *, label: str = "") -> None:
         """Count."""
         self.counts[label] = self.counts.get(label, 0) + amount
 

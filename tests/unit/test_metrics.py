@@ -28,6 +28,14 @@ def test_every_value_is_there_from_the_start_and_counts_up(by_result: LoopCounte
     assert shown == {"hit": 1, "miss": 0, "other": 2}
 
 
+def test_what_is_not_counted_at_once_is_counted_before_it_is_shown() -> None:
+    counter = LoopCounter("test_busy", "Busy")
+    counter.settle = lambda: counter.inc(0.5)
+    assert REGISTRY.get_sample_value("test_busy_total") == 0.5
+    assert REGISTRY.get_sample_value("test_busy_total") == 1.0
+    REGISTRY.unregister(counter)
+
+
 def test_a_counter_without_a_label_is_one_number() -> None:
     counter = LoopCounter("test_accepted", "Accepted")
     counter.inc()
