@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from documentation import read_blocks
 from receiver import Answer, Receiver
-from tocsin_cli.embedded.kafka import EmbeddedKafka
 from world import World, notifications, webhook
 
 pytestmark = pytest.mark.kafka
@@ -32,13 +30,6 @@ spec:
     channels: [{{name: push, type: Webhook, webhook: {{url: "https://example.org"}}}}]
 status: {{observedGeneration: 1}}
 """
-
-
-@pytest.fixture
-async def world(kafka: EmbeddedKafka, tmp_path: Path) -> AsyncIterator[World]:
-    world = await World(kafka.bootstrap_servers, tmp_path).create()
-    yield world
-    await world.close()
 
 
 async def run(world: World, command: str) -> str:

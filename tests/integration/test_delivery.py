@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import httpx
 import pytest
 from redis.asyncio import Redis
 
 from receiver import Answer, Delivery, Receiver
-from tocsin_cli.embedded.kafka import EmbeddedKafka
 from tocsin_cli.embedded.valkey import EmbeddedValkey
 from tocsin_core.message import Notification
 from world import World, notifications, webhook
 
 pytestmark = pytest.mark.kafka
-
-
-@pytest.fixture
-async def world(kafka: EmbeddedKafka, tmp_path: Path) -> AsyncIterator[World]:
-    world = await World(kafka.bootstrap_servers, tmp_path).create()
-    yield world
-    await world.close()
 
 
 @pytest.fixture

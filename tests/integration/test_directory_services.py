@@ -33,13 +33,6 @@ FORGETFUL = {"ttl_seconds": 0.001, "unknown_ttl_seconds": 0, "stale_seconds": 60
 
 
 @pytest.fixture
-async def world(kafka: EmbeddedKafka, tmp_path: Path) -> AsyncIterator[World]:
-    world = await World(kafka.bootstrap_servers, tmp_path).create()
-    yield world
-    await world.close()
-
-
-@pytest.fixture
 async def people() -> AsyncIterator[UserService]:
     async with serving_users() as service:
         service.profiles = {str(number): {"name": f"User {number}"} for number in range(1, 51)}

@@ -10,9 +10,8 @@ import pty
 import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +19,6 @@ import pytest
 from receiver import Answer, Receiver
 from tocsin_cli.dlq import command
 from tocsin_cli.dlq.settling import ChoiceError
-from tocsin_cli.embedded.kafka import EmbeddedKafka
 from tocsin_cli.embedded.valkey import EmbeddedValkey
 from tocsin_core.message import Record
 from tocsin_core.reader import RangeReader
@@ -31,13 +29,6 @@ pytestmark = pytest.mark.kafka
 
 ODD_VALUE = b'{ "id":"odd", "fromID":"1",\n "toID":"2", "message":"\\u00fc" }'
 ODD_HEADERS = [("x-trace", b"\x80\x81"), ("x-trace", b"again"), ("x-null", None)]
-
-
-@pytest.fixture
-async def world(kafka: EmbeddedKafka, tmp_path: Path) -> AsyncIterator[World]:
-    world = await World(kafka.bootstrap_servers, tmp_path).create()
-    yield world
-    await world.close()
 
 
 @pytest.fixture

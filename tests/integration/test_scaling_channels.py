@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 
 from receiver import Answer, Receiver
 from scaling_ports import Ports
-from tocsin_cli.embedded.kafka import EmbeddedKafka
 from tocsin_core.admin import KafkaAdmin
 from tocsin_operator.clock import SteadyClock
 from tocsin_operator.pods import PageReader
@@ -26,13 +24,6 @@ pytestmark = pytest.mark.kafka
 
 CONFIG = Config(max_lag_seconds=20, interval_seconds=1, capacity_per_second=200, channels=("up", "down"))
 BACKLOG = 200
-
-
-@pytest.fixture
-async def world(kafka: EmbeddedKafka, tmp_path: Path) -> AsyncIterator[World]:
-    world = await World(kafka.bootstrap_servers, tmp_path).create()
-    yield world
-    await world.close()
 
 
 @pytest.fixture
