@@ -20,14 +20,7 @@ from tocsin_core.commits import NO_CHANNEL
 class Slots:
     """The slots of one process."""
 
-    def __init__(
-        self,
-        concurrency: int,
-        limits: Mapping[str, int],
-        *,
-        clock: Callable[[], float],
-        on_busy: Callable[[float], None] = lambda _: None,
-    ) -> None:
+    def __init__(self, concurrency: int, limits: Mapping[str, int], *, clock: Callable[[], float]) -> None:
         """Share `concurrency` among the channels, of which each may have no more than its limit."""
         is_alone = len(limits) == 1
         share = concurrency if is_alone else concurrency // (2 * len(limits))
@@ -39,9 +32,7 @@ class Slots:
         self._shared = concurrency - sum(self._reserved.values())
         self._in_use = 0
         self._clock = clock
-        self._on_busy = on_busy
         self._busy_seconds = 0.0
-        """Slot-seconds that `on_busy` has not been told of."""
         self._counted_until = clock()
 
     @property
@@ -53,6 +44,12 @@ class Slots:
     def in_use(self) -> int:
         """Return how many slots are taken."""
         return self._in_use
+
+    @property
+    def busy_seconds(self) -> float:
+        """Return the slot-seconds up to now, those of sends under way among them."""
+        self._count()
+        return self._busy_seconds
 
     def is_free(self, channel: str) -> bool:
         """Return whether the channel may take a slot now: one of its own, or a shared one."""
@@ -74,12 +71,6 @@ class Slots:
         self._used[channel] -= 1
         self._in_use -= 1
         self._shared += self._used[channel] >= self._reserved[channel]
-
-    def account(self) -> None:
-        """Tell `on_busy` the slot-seconds since the last call, those of sends under way among them."""
-        self._count()
-        self._on_busy(self._busy_seconds)
-        self._busy_seconds = 0.0
 
     def _count(self) -> None:
         now = self._clock()

@@ -88,9 +88,8 @@ class Worker:
             settings.consumer.concurrency,
             settings.consumer.channel_limits,
             clock=time.monotonic,
-            on_busy=metrics.BUSY_SLOT_SECONDS.inc,
         )
-        metrics.BUSY_SLOT_SECONDS.settle = self._slots.account  # read beside what was processed, it must be as fresh
+        metrics.BUSY_SLOT_SECONDS.set_function(lambda: self._slots.busy_seconds)
         self._engine = Engine(
             self._build_deliverer(),
             channels=names,

@@ -23,19 +23,23 @@ class LoopCounter(Collector):
 
     def __init__(self, name: str, documentation: str, *, label: str = "", values: Sequence[str] = ()) -> None:
         self.counts: dict[str, float] = dict.fromkeys(values if label else ("",), 0)
-        self.settle: Callable[[], None] = lambda: None
-        """Brings the numbers up to date before they are shown, where not every change is counted at once."""
+        self._ask: Callable[[], float] | None = None
         self._described = name, documentation, [label] if label else []
         registry.register(self)
 
     def collect(self) -> Iterator[Metric]:
         """Show the numbers as they are now."""
-        self.settle()
+        if self._ask is not None:
+            self.counts[""] = self._ask()
         name, documentation, labels = self._described
         family = CounterMetricFamily(name, documentation, labels=labels)
         for value, count in self.counts.items():
             family.add_metric([value] if labels else [], count)
         yield family
+
+    def set_function(self, ask: Callable[[], float]) -> None:
+        """Have the number, which has no label, asked for when it is shown: as fresh as those that stand beside it."""
+        self._ask = ask
 
     def inc(self, amount: float = 1, *, label: str = "") -> None:
         """Count."""

@@ -28,9 +28,10 @@ def test_every_value_is_there_from_the_start_and_counts_up(by_result: LoopCounte
     assert shown == {"hit": 1, "miss": 0, "other": 2}
 
 
-def test_what_is_not_counted_at_once_is_counted_before_it_is_shown() -> None:
+def test_a_number_that_is_asked_for_is_as_fresh_as_the_look_at_it() -> None:
     counter = LoopCounter("test_busy", "Busy")
-    counter.settle = lambda: counter.inc(0.5)
+    readings = iter((0.5, 1.0))
+    counter.set_function(lambda: next(readings))
     assert REGISTRY.get_sample_value("test_busy_total") == 0.5
     assert REGISTRY.get_sample_value("test_busy_total") == 1.0
     REGISTRY.unregister(counter)
