@@ -8,12 +8,10 @@ events are read while a call waits: NotAuthenticated is raised as soon as the br
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -279,12 +277,15 @@ class KafkaAdmin:
         return result
 
     async def _await_each(self, futures: Iterable[Future[Any]], *, fine: Code | None = None) -> list[Any]:
-        """Await requests together; a KafkaFailure stands where a result would."""
+        """Await requests together; a KafkaFailure stands where a result would.
+
+        In a thread: a question about a thousand topics has ten thousand answers, and `asyncio.wrap_future` would wake
+        the loop for each.
+        """
         waiting = list(futures)
-        answers = _Answers(waiting)
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._timeout_seconds + GRACE_SECONDS
-        while not await answers.wait(EVENT_SECONDS) and clock() < deadline:
+        while (await asyncio.to_thread(wait, waiting, EVENT_SECONDS)).not_done and clock() < deadline:
             if isinstance(self._read_failure(), NotAuthenticated):
                 break  # librdkafka would go on trying until the deadline, and then say "timed out"
         return [self._settle(each, fine) for each in waiting]
@@ -321,37 +322,6 @@ class KafkaAdmin:
     def _on_error(self, error: KafkaError) -> None:
         self._failure = choose_cause(self._read_recent(), translate_error(error))
         self._failed_at = time.monotonic()
-
-
-class _Answers:
-    """Wakes the event loop once, when the last of many requests is answered.
-
-    A question about a thousand topics has ten thousand answers, and `asyncio.wrap_future` wakes the loop for each.
-    """
-
-    def __init__(self, futures: Sequence[Future[Any]]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._are_all_there = asyncio.Event()
-        self._lock = threading.Lock()
-        self._left = len(futures) + 1
-        for each in futures:
-            each.add_done_callback(self._note)
-        self._note()
-
-    async def wait(self, seconds: float) -> bool:
-        """Return whether all are answered, after so many seconds at most."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._are_all_there.wait()
-        return self._are_all_there.is_set()
-
-    def _note(self, _: Future[Any] | None = None) -> None:
-        """Count an answer; librdkafka's thread may bring one when nobody waits any more."""
-        with self._lock:
-            self._left -= 1
-            is_last = self._left == 0
-        if is_last and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._are_all_there.set)
 
 
 def _read_committed(found: Any) -> dict[int, Commit | None] | KafkaFailure:
