@@ -106,7 +106,7 @@ class Streams:
             return
         await receive()  # websocket.connect
         try:
-            connection, caller = await self._admit(scope)
+            connection = await self._admit(scope)
         except Refused as refused:
             metrics.STREAMS_CLOSED.labels(refused.close.code).inc()
             await _accept(scope, send)
@@ -115,7 +115,7 @@ class Streams:
         metrics.STREAMS_OPEN.inc()
         try:
             await _accept(scope, send)
-            close = await self._serve(connection, None if caller is None else caller.expires_at, receive, send)
+            close = await self._serve(connection, receive, send)
             metrics.STREAMS_CLOSED.labels(close.code).inc()
             await _say_goodbye(close, scope, send)
         finally:
@@ -132,8 +132,10 @@ class Streams:
 
     def close_revoked(self) -> None:
         """Close the connections of callers whose key is gone. To be called again and again: it may go at any moment."""
+        if self._gate is None:
+            return
         for connection, caller in self._callers.items():
-            if self._gate is not None and not self._gate.checker.still_knows(caller):
+            if not self._gate.checker.still_knows(caller):
                 connection.close(REVOKED)
 
     async def drain(self, seconds: float) -> None:
@@ -149,7 +151,7 @@ class Streams:
         if connections:
             await asyncio.sleep(seconds)
 
-    async def _admit(self, scope: Scope) -> tuple[Connection, Caller | None]:
+    async def _admit(self, scope: Scope) -> Connection:
         self._check_origin(scope)
         user_id = parse_user(scope["query_string"])
         caller = await self._check_caller(scope, user_id)
@@ -163,7 +165,7 @@ class Streams:
         connection = await self._register(user_id)
         if caller is not None:
             self._callers[connection] = caller
-        return connection, caller
+        return connection
 
     async def _register(self, user_id: str) -> Connection:
         connection = Connection(user_id)
@@ -207,11 +209,12 @@ class Streams:
         except DirectoryUnavailable as unavailable:  # the directory itself logged why
             raise Refused(DIRECTORY_AWAY) from unavailable
 
-    async def _serve(self, connection: Connection, expires_at: float | None, receive: Receive, send: Send) -> Close:
+    async def _serve(self, connection: Connection, receive: Receive, send: Send) -> Close:
         reading = asyncio.create_task(_read(connection, receive))
         expiring = None
-        if expires_at is not None:
-            left_seconds = min(expires_at - self._clock(), MAX_TIMER_SECONDS)
+        caller = self._callers.get(connection)
+        if caller is not None and caller.expires_at is not None:
+            left_seconds = min(caller.expires_at - self._clock(), MAX_TIMER_SECONDS)
             expiring = asyncio.get_running_loop().call_later(left_seconds, connection.close, EXPIRED)
         try:
             return await connection.write(send)

@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from tocsin_core.api_keys import FORM, digest_key, parse_entries
 from tocsin_core.logging import get_logger
@@ -28,11 +28,6 @@ NAMES_TOLD = 20
 INDEX_BYTES = 8
 
 _log = get_logger(__name__)
-
-
-class _Entry(NamedTuple):
-    digest: bytes
-    caller: Caller
 
 
 class KeyRing:
@@ -49,7 +44,7 @@ class KeyRing:
         self._folder = folder
         self._seen: object = None
         # By a part of the digest, so that the digests themselves are compared in constant time.
-        self._entries: dict[bytes, _Entry] | None = None
+        self._entries: dict[bytes, Caller] | None = None
         self._trouble = f"{folder}: not read yet"
 
     def try_identify(self, authorization: bytes | None, api_key: bytes | None) -> Caller:
@@ -71,8 +66,7 @@ class KeyRing:
 
     def still_knows(self, caller: Caller) -> bool:
         """Return whether the caller's key is still there, whatever its name is now."""
-        entry = (self._entries or {}).get(caller.key_digest[:INDEX_BYTES])
-        return entry is not None and entry.digest == caller.key_digest
+        return self._look_up(caller.key_digest) is not None
 
     def check(self) -> str:
         """Return why nobody can be let in: no key was ever read. An owner who takes the last one away means it."""
@@ -98,11 +92,15 @@ class KeyRing:
     def _find(self, digest: bytes) -> Caller:
         if self._entries is None:
             raise unavailable("The keys could not be read yet")
-        entry = self._entries.get(digest[:INDEX_BYTES])
-        if entry is None or not hmac.compare_digest(entry.digest, digest):
+        caller = self._look_up(digest)
+        if caller is None:
             raise refuse(Reason.UNKNOWN_KEY, "No such key, or not any more", FIX)
-        KEY_USED.inc(label=entry.caller.name)
-        return entry.caller
+        KEY_USED.inc(label=caller.name)
+        return caller
+
+    def _look_up(self, digest: bytes) -> Caller | None:
+        caller = (self._entries or {}).get(digest[:INDEX_BYTES])
+        return caller if caller is not None and hmac.compare_digest(caller.key_digest, digest) else None
 
     def _take(self, texts: dict[str, str]) -> None:
         digests, wrong = parse_entries(texts)
@@ -111,12 +109,10 @@ class KeyRing:
         if self._entries is None and not digests:
             self._complain(f"{self._folder}: holds no API key: add what `tocsin keys create` prints to the Secret")
             return
-        for entry in (self._entries or {}).values():
-            if entry.caller.name not in digests:
-                KEY_USED.counts.pop(entry.caller.name, None)
-        self._entries = {
-            digest[:INDEX_BYTES]: _Entry(digest, Caller(name, key_digest=digest)) for name, digest in digests.items()
-        }
+        for caller in (self._entries or {}).values():
+            if caller.name not in digests:
+                KEY_USED.counts.pop(caller.name, None)
+        self._entries = {digest[:INDEX_BYTES]: Caller(name, key_digest=digest) for name, digest in digests.items()}
         for name in digests:
             KEY_USED.inc(0, label=name)
         self._trouble = ""
