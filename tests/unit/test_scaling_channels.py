@@ -10,7 +10,7 @@ import pytest
 from scaling_cases import EPOCH, build_observation
 from tocsin_core.lag import PartitionOffsets
 from tocsin_operator.scaling.busy import measure_busy
-from tocsin_operator.scaling.channels import list_held, measure_kept
+from tocsin_operator.scaling.channels import measure_kept
 from tocsin_operator.scaling.decide import decide
 from tocsin_operator.scaling.model import (
     Config,
@@ -248,7 +248,7 @@ def test_a_channel_that_was_held_and_goes_on_while_nobody_looked_counts_again() 
     world.state = restore_state({"scaling": build_record(world.last, world.state)}, CONFIG)
     del world.limits["hook"]
     world.run(15)
-    assert list_held(world.state) == frozenset()
+    assert world.state.held_channels == frozenset()
 
 
 def test_pods_that_cannot_be_read_any_more_leave_the_word_to_the_commits() -> None:
@@ -265,7 +265,7 @@ def test_one_channel_alone_is_never_left_out() -> None:
     world = World(config=msgspec.structs.replace(CONFIG, channels=("hook",))).run(100)
     world.limits["hook"] = 0
     world.run(300)
-    assert (world.last.inputs.channels, list_held(world.state)) == ((), frozenset())
+    assert (world.last.inputs.channels, world.state.held_channels) == ((), frozenset())
 
 
 def test_a_channel_that_the_commit_does_not_know_stands_where_the_foremost_does() -> None:

@@ -88,7 +88,7 @@ def is_held_back(busy: Busy | None, state: State, config: Config) -> bool:
 
     Where a channel is left out because of that, what its provider does says nothing of the others.
     """
-    held = {each.name for each in state.channels if each.hold is not None}
+    held = state.held_channels
     if busy is None or not held:
         return busy is not None and busy.throttled_share >= config.throttled_share
     served = [share for name, share in busy.held_shares.items() if name not in held]
@@ -118,7 +118,7 @@ def _compare(observation: Observation, state: State) -> Work | None:
     if elapsed_seconds <= 0 or not same:
         return None
     pod_seconds, held_seconds = elapsed_seconds * len(same), _measure_held_seconds(same)
-    is_one_held = any(each.hold for each in state.channels) or (
+    is_one_held = bool(state.held_channels) or (
         len(held_seconds) > 1 and max(held_seconds.values()) >= PARTIAL_SHARE * pod_seconds
     )
     return Work(

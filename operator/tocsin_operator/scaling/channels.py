@@ -25,11 +25,6 @@ from tocsin_operator.scaling.model import ChannelInputs, ChannelProgress, Config
 HELD_UTILISATION = 0.80
 
 
-def list_held(state: State) -> frozenset[str]:
-    """Return the channels that are held back."""
-    return frozenset(each.name for each in state.channels if each.hold is not None)
-
-
 def leave_out(observation: Observation, channels: frozenset[str]) -> Observation:
     """Return the observation as if these channels were not there."""
     if not channels:
@@ -54,7 +49,7 @@ def note_channels(observation: Observation, state: State, config: Config, busy: 
         for each, hold in zip(moved, holds, strict=True)
     )
     noted = msgspec.structs.replace(state, channels=channels)
-    return noted if list_held(noted) == list_held(state) else forget_progress(noted)
+    return noted if noted.held_channels == state.held_channels else forget_progress(noted)
 
 
 def measure_channels(observation: Observation, state: State) -> tuple[ChannelInputs, ...]:

@@ -11,7 +11,7 @@ import msgspec
 
 from tocsin_operator.scaling.busy import measure_busy, note_counters
 from tocsin_operator.scaling.capacity import estimate_capacity, is_saturated, learn_capacity
-from tocsin_operator.scaling.channels import leave_out, list_held, measure_channels, note_channels
+from tocsin_operator.scaling.channels import leave_out, measure_channels, note_channels
 from tocsin_operator.scaling.demand import (
     forget_offsets,
     is_backlog_falling,
@@ -65,7 +65,7 @@ RULES: tuple[Rule, ...] = (
 def decide(observation: Observation, state: State, config: Config) -> tuple[Decision, State]:
     """Return how many consumers there should be, with the whole why, and what to remember until the next time."""
     state = _note_replicas(observation, state)
-    doubt = find_doubt(leave_out(observation, list_held(state)), state, config)
+    doubt = find_doubt(leave_out(observation, state.held_channels), state, config)
     if doubt and doubt.is_contradiction and is_confirmed(observation, state, config):
         state, doubt = forget_offsets(state), None
     situation = _distrust(observation, state, config, doubt) if doubt else _measure(observation, state, config)
@@ -108,7 +108,7 @@ def _measure(seen: Observation, state: State, config: Config) -> Situation:
     state = note_counters(seen, state)
     busy = measure_busy(state)
     state = note_channels(seen, state, config, busy)
-    observation = leave_out(seen, list_held(state))
+    observation = leave_out(seen, state.held_channels)
     state = note_offsets(observation, note_progress(observation, state, config), config)
     state = note_finished(observation, state)
     backlog = measure_backlog(observation, state)

@@ -6,6 +6,7 @@ anywhere. Time is a number in the observation; nothing in this package reads a c
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Literal
 
@@ -306,6 +307,11 @@ class State(Value, frozen=True):
     effect: Effect | None = None
     ceiling: Ceiling | None = None
 
+    @property
+    def held_channels(self) -> frozenset[str]:
+        """Return the channels that are held back."""
+        return _name_held(self.channels)
+
 
 class Candidate(Value, frozen=True):
     """One count that was considered; `refusal` says why it was not enough, and is empty where it was."""
@@ -354,7 +360,11 @@ class Inputs(Value, frozen=True):
     @property
     def held_channels(self) -> frozenset[str]:
         """Return the channels that are held back, and that no pod is bought for."""
-        return frozenset(each.name for each in self.channels if each.hold is not None)
+        return _name_held(self.channels)
+
+
+def _name_held(channels: Iterable[ChannelProgress | ChannelInputs]) -> frozenset[str]:
+    return frozenset(each.name for each in channels if each.hold is not None)
 
 
 class Decision(Value, frozen=True):
