@@ -108,6 +108,7 @@ class FileUserDirectory:
         self._check_interval_seconds = check_interval_seconds
         self._clock = clock
         self._lock = asyncio.Lock()
+        self._look: asyncio.Future[None] | None = None
         self._next_check = float("-inf")
         self._seen: object = None
         self._profiles: dict[str, Profile] | None = None
@@ -125,17 +126,33 @@ class FileUserDirectory:
         return self._profiles.get(user_id)
 
     def knows(self, user_id: str) -> bool:
-        """Say that there is such a user. False says nothing: the file was not read yet, or a look at it is due."""
+        """Say that there is such a user. False says nothing: the file was not read yet, or nobody looked at it of late.
+
+        A look that is due begins here and holds nobody up: were it waited for, everybody who asks in that moment would
+        have to, once a second, and the slowest hundredth of all answers would be theirs.
+        """
         if self._profiles is None or user_id not in self._profiles:
             return False
-        return self._clock() < self._next_check or self._lock.locked()
+        late_seconds = self._clock() - self._next_check
+        if late_seconds < 0 or self._is_looking:
+            return True
+        if late_seconds >= self._check_interval_seconds:
+            return False
+        self._look = asyncio.ensure_future(self._refresh())
+        return True
 
     async def check(self) -> None:
         """Look at the file if that is due. Raise DirectoryUnavailable if it could never be read."""
         await self.find("-")
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Wait for a look that has begun; nothing else is open."""
+        if self._look is not None:
+            await self._look
+
+    @property
+    def _is_looking(self) -> bool:
+        return self._lock.locked() or (self._look is not None and not self._look.done())
 
     async def _refresh(self) -> None:
         async with self._lock:

@@ -151,8 +151,21 @@ async def test_only_a_user_of_a_file_just_looked_at_is_known_at_once(users_file:
     await directory.find("2")
     assert directory.knows("2")
     assert not directory.knows("3")
+    clock.now += 2.0
+    assert not directory.knows("2")  # nobody has looked for two intervals
+
+
+async def test_a_look_that_is_due_begins_with_the_first_question_and_holds_nobody_up(
+    users_file: Path, clock: Clock
+) -> None:
+    directory = FileUserDirectory(users_file, check_interval_seconds=1, clock=clock)
+    await directory.find("2")
+    write(users_file, "3: {name: Grace}")
     clock.now += 1.0
-    assert not directory.knows("2")  # a look is due
+    assert all(directory.knows("2") for _ in range(3))
+    await directory.close()  # until that look has ended
+    assert directory.knows("3")
+    assert not directory.knows("2")
 
 
 async def test_while_the_file_is_being_looked_at_again_its_users_stay_known_at_once(
