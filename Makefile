@@ -3,6 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # The last line of a benchmark is JSON, also where make runs it from within make.
 MAKEFLAGS += --no-print-directory
+PYTHON := python3
 VENV := .venv
 PY := $(VENV)/bin/python
 SECONDS ?= 60
@@ -26,8 +27,8 @@ lock: ## pin every dependency with its hashes (needs uv on PATH)
 
 # The stamp makes every other word cheap: pip runs only when the pins or the project's metadata changed.
 $(VENV)/.ready: requirements/all.txt pyproject.toml
-	@python3 -c 'import sys; sys.exit("tocsin needs python3 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
-	python3 -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit("tocsin needs python3 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/all.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from pathlib import Path
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
@@ -27,10 +28,11 @@ def read_resident_megabytes(process_id: int) -> float:
 
 
 def describe_machine() -> str:
-    """Return processor, cores and kernel."""
+    """Return processor, cores, kernel, and the Python: which one it is decides a fifth of what Tocsin costs."""
     models = [
         line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         if line.startswith("model name")
     ]
-    return f"{models[0] if models else platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}"
+    machine = f"{models[0] if models else platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}"
+    return f"{machine}, Python {platform.python_version()} of {sys.base_prefix}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import sys
 from collections.abc import Sequence
 
@@ -90,7 +89,7 @@ def _build_scenes(seconds: float) -> list[Scene]:
 
 def _describe(options: argparse.Namespace) -> str:
     return (
-        f"{describe_machine()}; Python {platform.python_version()}, {read_go_version()}; load average {_load()}\n"
+        f"{describe_machine()}; {read_go_version()}; load average {_load()}\n"
         f"{PARTITIONS} partitions, {options.rounds} rounds in turn; Tocsin with its defaults and dedupe on"
     )
 
