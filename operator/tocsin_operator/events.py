@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 from tocsin_operator.conditions import find_condition, find_transitions
 
 Level = Literal["Normal", "Warning"]
-CALM_REASONS = {"Suspended", "PodsStarting"}  # not ready, and nobody has to do anything about it
+CALM_REASONS = {"Suspended", "ScaledToZero", "PodsStarting"}  # not ready, and nobody has to do anything about it
 
 
 class Event(NamedTuple):

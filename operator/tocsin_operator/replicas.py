@@ -16,7 +16,7 @@ OWNER_MODES = frozenset({"Manual", "Advisory"})
 
 def decide_replicas(pipeline: Pipeline, role: Role, deployment: DeploymentFacts) -> int | None:
     """Return the replicas a role must have, None where that is the scaler's business."""
-    fixed = _find_fixed(pipeline, role)
+    fixed = find_fixed(pipeline, role)
     if fixed is not None:
         return fixed
     scaling = _find_scaling(pipeline, role)
@@ -26,7 +26,7 @@ def decide_replicas(pipeline: Pipeline, role: Role, deployment: DeploymentFacts)
 
 def decide_first_replicas(pipeline: Pipeline, role: Role) -> int:
     """Return the replicas of a Deployment that is made now: what is fixed, else what the scaler last wanted."""
-    fixed = _find_fixed(pipeline, role)
+    fixed = find_fixed(pipeline, role)
     if fixed is not None:
         return fixed
     scaling = _find_scaling(pipeline, role)
@@ -34,13 +34,14 @@ def decide_first_replicas(pipeline: Pipeline, role: Role) -> int:
     return min(max(last, scaling.min_replicas), scaling.max_replicas)
 
 
-def _find_scaling(pipeline: Pipeline, role: Role) -> IngestionScalingSpec | ConsumerScalingSpec:
-    return pipeline.spec.ingestion.scaling if role == "ingestion" else pipeline.spec.consumer.scaling
-
-
-def _find_fixed(pipeline: Pipeline, role: Role) -> int | None:
+def find_fixed(pipeline: Pipeline, role: Role) -> int | None:
+    """Return the replicas that the resource says, None where the scaler decides."""
     if pipeline.spec.suspend:
         return 0
     if role == "ingestion":
         return pipeline.spec.ingestion.replicas if pipeline.spec.ingestion.scaling.mode == "Manual" else None
     return pipeline.spec.consumer.replicas if pipeline.spec.consumer.scaling.mode in OWNER_MODES else None
+
+
+def _find_scaling(pipeline: Pipeline, role: Role) -> IngestionScalingSpec | ConsumerScalingSpec:
+    return pipeline.spec.ingestion.scaling if role == "ingestion" else pipeline.spec.consumer.scaling

@@ -22,10 +22,12 @@ from tocsin_operator.conditions import Claim, build_condition, select_owned
 from tocsin_operator.facts import DeploymentFacts
 from tocsin_operator.model import Pipeline
 from tocsin_operator.problems import Problem
-from tocsin_operator.replicas import OWNER_MODES
+from tocsin_operator.replicas import OWNER_MODES, find_fixed
 
 OWNED_CONDITIONS = ("Ready", "Progressing", "Degraded", "TopicDurable", "Authenticated")
 OWNED_FIELDS = ("observedGeneration", "ingestion", "consumer")
+IDLE: Mapping[Role, str] = {"ingestion": "nothing is accepted over HTTP", "consumer": "nothing is delivered"}
+"""What it means that a role runs no pods."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,10 @@ def claim_ready(pipeline: Pipeline, world: World) -> Claim:
         return Claim("Ready", True, "PipelineServing", f"{pods}; {_describe_auth(pipeline)}")
     if world.problems:
         return Claim("Ready", False, world.problems[0].reason, world.problems[0].message)
+    stopped = [role for role in ROLES if find_fixed(pipeline, role) == 0]
+    if stopped:
+        reasons = " and ".join(f"spec.{role}.replicas is 0: {IDLE[role]}" for role in stopped)
+        return Claim("Ready", False, "ScaledToZero", f"{reasons}; set it to 1 or more")
     return Claim("Ready", False, "PodsStarting", pods)
 
 

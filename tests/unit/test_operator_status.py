@@ -155,6 +155,23 @@ def test_a_pipeline_that_only_starts_is_not_degraded() -> None:
     assert claim(status, "Degraded") == ("False", "AsExpected")
 
 
+@pytest.mark.parametrize(
+    ("role", "words"),
+    [
+        ("ingestion", "spec.ingestion.replicas is 0: nothing is accepted"),
+        ("consumer", "spec.consumer.replicas is 0: nothing is delivered"),
+    ],
+)
+def test_a_role_that_its_owner_stopped_is_named_and_not_said_to_start(role: str, words: str) -> None:
+    stopped = deployment(desired=0, replicas=0, ready=0, updated=0, available=0)
+    pipeline = parse_stored({f"spec.{role}.replicas": 0, f"spec.{role}.scaling": {"mode": "Manual"}})
+    status = build_status(pipeline, world(**{role: stopped}), now=NOON)
+    assert claim(status, "Ready") == ("False", "ScaledToZero")
+    ready = find_condition(status["conditions"], "Ready")
+    assert ready is not None
+    assert words in ready["message"]
+
+
 def test_a_suspended_pipeline_says_so() -> None:
     stopped = deployment(desired=0, replicas=0, ready=0, updated=0, available=0)
     status = build_status(pipeline_of(suspend=True), world(ingestion=stopped, consumer=stopped), now=NOON)
