@@ -10,16 +10,21 @@ from pathlib import Path
 
 import pytest
 import trustme
+from pycurl import AsyncCurlMulti
 
+from receiver import Answer as ReceiverAnswer
 from receiver import Receiver
 from tocsin_consumer.channels.base import TemporaryFailure
+from tocsin_consumer.channels.epoll_multi import EpollMulti
 from tocsin_consumer.channels.transport import Answer, CurlTransport
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
-@pytest.fixture
-async def transport() -> AsyncIterator[CurlTransport]:
+@pytest.fixture(params=[EpollMulti, AsyncCurlMulti], ids=["here", "elsewhere"])
+async def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[CurlTransport]:
+    """A transport as it is on this system, and as it is where there is no epoll."""
+    monkeypatch.setattr("tocsin_consumer.channels.transport.Multi", request.param)
     transport = CurlTransport(timeout_seconds=5.0)
     yield transport
     await transport.close()
@@ -113,6 +118,33 @@ async def test_a_cancelled_request_leaves_the_next_ones_alone(transport: CurlTra
         hanging.cancel()
         assert [await post(transport, url) for _ in range(2)] == [Answer(200, None)] * 2
         assert hanging.cancelled()
+
+
+async def test_closing_cancels_what_runs(transport: CurlTransport) -> None:
+    is_asked = asyncio.Event()
+    async with listening(Requests(lambda _number, _writer: is_asked.set())) as url:
+        hanging = asyncio.create_task(post(transport, url))
+        await is_asked.wait()
+        await transport.close()
+        with pytest.raises(asyncio.CancelledError):
+            await hanging
+
+
+async def test_many_at_once_all_get_their_own_answer(transport: CurlTransport) -> None:
+    with Receiver(lambda delivery: ReceiverAnswer(200 + int(delivery.headers["number"]))) as receiver:
+        answers = await asyncio.gather(*(post(transport, receiver.url, number=f"{each}") for each in range(1, 33)))
+    assert [answer.status - 200 for answer in answers] == list(range(1, 33))
+
+
+@pytest.mark.usefixtures("transport")
+async def test_silence_ends_with_the_time_out_each_time() -> None:
+    async with listening(Requests(lambda _number, _writer: None)) as url:
+        impatient = CurlTransport(timeout_seconds=0.1)
+        both = await asyncio.gather(failure_of(impatient, url), failure_of(impatient, url))
+        failures = [*both, await failure_of(impatient, url)]
+        await impatient.close()
+    assert [str(failure) for failure in failures] == ["operation timedout"] * 3
+    assert all(failure.is_uncertain for failure in failures)
 
 
 async def test_retry_after_is_that_of_the_last_answer(transport: CurlTransport) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import sys
 from collections.abc import Mapping
 from http.client import parse_headers
 from io import BytesIO
@@ -24,6 +25,11 @@ from urllib.request import getproxies
 import pycurl
 
 from tocsin_consumer.channels.base import TemporaryFailure
+
+if sys.platform == "linux":
+    from tocsin_consumer.channels.epoll_multi import EpollMulti as Multi
+else:
+    from pycurl import AsyncCurlMulti as Multi
 
 USER_AGENT = "tocsin"
 MAX_ANSWER_BYTES = 16_384
@@ -66,7 +72,7 @@ class CurlTransport:
 
     def __init__(self, *, timeout_seconds: float) -> None:
         self._timeout_seconds = timeout_seconds
-        self._multi = pycurl.AsyncCurlMulti()
+        self._multi = Multi()
         self._multi.setopt(pycurl.M_MAXCONNECTS, MAX_IDLE_CONNECTIONS)
         self._idle: list[_Transfer] = []
 
@@ -75,7 +81,7 @@ class CurlTransport:
         transfer = self._idle.pop() if self._idle else _Transfer(self._timeout_seconds, _find_proxy(url))
         transfer.prepare(url, body, headers)
         try:
-            await self._multi.add_handle(transfer.curl)
+            await self._multi.perform(transfer.curl)
         except pycurl.error as error:
             self._idle.append(transfer)
             if error.args[0] != pycurl.E_FILESIZE_EXCEEDED:  # then its head was read, and that is what counts
