@@ -1,8 +1,8 @@
 """One HTTP POST: the narrow border to the HTTP library.
 
 libcurl works inside the event loop. A client with a thread of its own (pyreqwest, which Tocsin uses where requests are
-few) has a whole delivery cost half as much CPU again: its thread and the loop wake each other for every answer and take
-turns at the interpreter's lock. httpx was measured at twenty times the price of that client, aiohttp at four.
+few) has a whole delivery cost a quarter to a half more CPU: its thread and the loop wake each other for each answer and
+take turns at the interpreter's lock. httpx was measured at twenty times the price of that client, aiohttp at four.
 Redirects are never followed: a redirect would carry a signed body to an address nobody configured. Of an answer, the
 status and Retry-After are read; its body is somebody else's text.
 
