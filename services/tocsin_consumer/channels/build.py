@@ -5,7 +5,7 @@ from __future__ import annotations
 from tocsin_consumer.channels.base import Channel
 from tocsin_consumer.channels.email import EmailChannel
 from tocsin_consumer.channels.log import LogChannel
-from tocsin_consumer.channels.transport import ReqwestTransport
+from tocsin_consumer.channels.transport import CurlTransport
 from tocsin_consumer.channels.webhook import WebhookChannel, read_signer
 from tocsin_consumer.channels.websocket import WebSocketChannel
 from tocsin_consumer.hub import HubClient
@@ -38,7 +38,7 @@ def _build_webhook(name: str, settings: WebhookSettings) -> WebhookChannel:
     return WebhookChannel(
         name,
         settings.url,
-        ReqwestTransport(timeout_seconds=settings.timeout_seconds),
+        CurlTransport(timeout_seconds=settings.timeout_seconds),
         timeout_seconds=settings.timeout_seconds,
         signer=read_signer(name, settings.secret_file) if settings.secret_file else None,
     )
