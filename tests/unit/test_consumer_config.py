@@ -52,3 +52,10 @@ def test_sizes_come_from_the_settings() -> None:
     config = build(fetch_max_bytes=2_000_000, message_max_bytes=1_500_000)
     assert config["fetch.max.bytes"] == 2_000_000
     assert config["message.max.bytes"] == 1_500_000
+
+
+@pytest.mark.parametrize("group_protocol", ["consumer", "classic"])
+def test_a_partition_that_was_not_fetched_for_a_while_does_not_rest_for_the_library_s_second(
+    group_protocol: GroupProtocol,
+) -> None:
+    assert build(group_protocol)["fetch.queue.backoff.ms"] < 100
