@@ -11,6 +11,7 @@ import httpx
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tocsin_core.errors import KafkaFailure
+from tocsin_core.outgoing import Outgoing, Stored
 from tocsin_core.users import DirectoryUnavailable, Profile
 from tocsin_ingestion.accept import Acceptor, Target
 from tocsin_ingestion.admission import Limits
@@ -29,11 +30,6 @@ LIMITS = Limits(max_in_flight=100, max_in_flight_bytes=1_000_000, max_bodies_byt
 
 Way = Literal["hot", "routes"]
 """Through the hot path, or with uvicorn's own protocol: everything through FastAPI."""
-
-
-class Stored(NamedTuple):
-    partition: int = 0
-    offset: int = 0
 
 
 class Directory:
@@ -62,18 +58,19 @@ class Sink:
         self.is_open = asyncio.Event()
         self.is_open.set()
         self.was_asked = asyncio.Event()
+        self._storing: set[asyncio.Future[None]] = set()
 
-    def send(self, topic: str, key: bytes, value: bytes, headers: list[tuple[str, bytes]]) -> asyncio.Future[Any]:
-        del topic
+    def send(self, topic: str, key: bytes, value: bytes, headers: list[tuple[str, bytes]]) -> Outgoing:
         self.was_asked.set()
-        return asyncio.ensure_future(self._store(key, value, headers))
+        record = Outgoing(topic, (key, value, headers))
+        self._storing.add(asyncio.ensure_future(self._store(record, (key, value, dict(headers)))))
+        return record
 
-    async def _store(self, key: bytes, value: bytes, headers: list[tuple[str, bytes]]) -> Stored:
+    async def _store(self, record: Outgoing, content: tuple[bytes, bytes, dict[str, bytes]]) -> None:
         await self.is_open.wait()
-        if self.failure:
-            raise self.failure
-        self.records.append((key, value, dict(headers)))
-        return Stored()
+        if self.failure is None:
+            self.records.append(content)
+        record.settle(self.failure or Stored(0, 0))
 
 
 class Running(NamedTuple):

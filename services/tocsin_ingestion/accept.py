@@ -2,23 +2,24 @@
 
 Users first, then the id, then encode, send, await. Knows no HTTP and no framework, so that the routes and the hot path
 share it: the routes await `accept`; the hot path, which has no task to await in, calls `try_send` and later `conclude`.
-Nothing here waits for Kafka on the event loop: `send` refuses at once or returns a future, and every future is awaited
+Nothing here waits for Kafka on the event loop: `send` refuses at once or returns a record on its way, which is awaited
 with a deadline, so that a broken producer cannot keep a client forever.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, Protocol
+from functools import partial
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from tocsin_core.codec import Headers, build_shared_headers, encode_beside
 from tocsin_core.errors import KafkaFailure, MessageError, OutcomeUnknown
 from tocsin_core.message import MAX_BODY_BYTES
+from tocsin_core.outgoing import Outgoing, Stored, wait_until_settled
 from tocsin_core.users import QuickUserDirectory
 from tocsin_ingestion.admission import DEFAULT_LIMITS, Admission, Limits, Load
 from tocsin_ingestion.draft import Draft
@@ -42,8 +43,8 @@ GRACE_SECONDS = 2.0
 class Sink(Load, Protocol):
     """What `RecordProducer` offers, as far as ingestion needs it."""
 
-    def send(self, topic: str, key: bytes, value: bytes, headers: list[tuple[str, bytes]]) -> asyncio.Future[Any]:
-        """Enqueue a record; raise KafkaFailure at once or by way of the future."""
+    def send(self, topic: str, key: bytes, value: bytes, headers: Headers) -> Outgoing:
+        """Enqueue a record; raise KafkaFailure at once, or settle the record with one."""
         ...
 
 
@@ -70,10 +71,10 @@ class Accepted(msgspec.Struct, frozen=True):
 
 
 class Sent(msgspec.Struct, frozen=True):
-    """A notification on its way: `conclude` says how that ended. No future: an earlier request stored it."""
+    """A notification on its way: `conclude` says how that ended. No record: an earlier request stored it."""
 
     id: str
-    future: asyncio.Future[Any] | None
+    record: Outgoing | None
     has_key: bool
 
 
@@ -113,8 +114,7 @@ class Acceptor:
         refusals = await self._find_refusals([draft])
         headers = self._build_headers(traceparent, datetime.now(UTC))
         sent = self._send(draft, headers, key, refusal=refusals.get(0) or self._find_obstacle())
-        if sent.future is not None:
-            await asyncio.wait((sent.future,), timeout=self.patience_seconds)
+        await wait_until_settled(find_records([sent]), timeout_seconds=self.patience_seconds)
         return self.conclude(sent)
 
     async def accept_all(
@@ -127,9 +127,7 @@ class Acceptor:
         """Store many: find their users, issue every send, in order, then await them. A Problem stays in its place."""
         refusals = await self._find_refusals(drafts)
         sents = self._send_all(drafts, self._build_headers(traceparent, datetime.now(UTC)), key, refusals)
-        futures = [sent.future for sent in sents if isinstance(sent, Sent) and sent.future is not None]
-        if futures:
-            await asyncio.wait(futures, timeout=self.patience_seconds)
+        await wait_until_settled(find_records(sents), timeout_seconds=self.patience_seconds)
         return self.conclude_all(sents)
 
     def try_send(self, draft: Draft, *, traceparent: str, key: str | None = None, now: datetime) -> Sent | None:
@@ -157,29 +155,14 @@ class Acceptor:
 
     def conclude(self, sent: Sent) -> Accepted:
         """Return how a send ended. Raise Problem if it failed, or if nobody knows yet: then nobody waits any more."""
-        future = sent.future
-        if future is None:
-            return Accepted(sent.id, is_replay=True)
-        if not future.done():
-            future.add_done_callback(_acknowledge)
-            raise outcome_unknown(has_key=sent.has_key)
-        failure = future.exception()
-        if failure is None:
-            stored = future.result()
-            return Accepted(sent.id, False, stored.partition, stored.offset)  # by name it costs twice as much
-        if isinstance(failure, KafkaFailure):
-            raise explain_kafka_failure(failure, has_key=sent.has_key) from failure
-        raise failure
+        outcome = _judge(sent)
+        if isinstance(outcome, Problem):
+            raise outcome
+        return outcome
 
     def conclude_all(self, sents: Sequence[Sent | Problem]) -> list[Accepted | Problem]:
         """Return how each send ended."""
-        outcomes: list[Accepted | Problem] = []
-        for sent in sents:
-            try:
-                outcomes.append(self.conclude(sent) if isinstance(sent, Sent) else sent)
-            except Problem as problem:
-                outcomes.append(problem)
-        return outcomes
+        return [_judge(sent) if isinstance(sent, Sent) else sent for sent in sents]
 
     def _knows_users_of(self, draft: Draft) -> bool:
         return self._directory.knows(str(draft.from_id)) and self._directory.knows(str(draft.to_id))
@@ -226,13 +209,13 @@ class Acceptor:
         if not self._keys.claim(notification_id, fingerprint(draft), now=self._clock()):
             return Sent(notification_id, None, has_key=True)
         try:
-            future = self._produce(draft, notification_id, headers, refusal, has_key=True)
+            record = self._produce(draft, notification_id, headers, refusal, has_key=True)
         except BaseException:
             self._keys.release(notification_id)
             raise
-        # Settled by the future itself, so that a client who hangs up before the answer changes nothing.
-        future.add_done_callback(lambda done: self._settle(notification_id, done))
-        return Sent(notification_id, future, has_key=True)
+        # Settled by the record itself, so that a client who hangs up before the answer changes nothing.
+        record.call_when_settled(partial(self._settle, notification_id))
+        return Sent(notification_id, record, has_key=True)
 
     def _produce(
         self,
@@ -242,7 +225,7 @@ class Acceptor:
         refusal: Problem | None,
         *,
         has_key: bool = False,
-    ) -> asyncio.Future[Any]:
+    ) -> Outgoing:
         if refusal is not None:
             raise refusal
         self.admission.check_room()
@@ -266,15 +249,30 @@ class Acceptor:
     def _build_headers(self, traceparent: str, now: datetime) -> Headers:
         return build_shared_headers(source=self._source, traceparent=traceparent, accepted_at=now)
 
-    def _settle(self, notification_id: str, done: asyncio.Future[Any]) -> None:
-        failure = None if done.cancelled() else done.exception()
-        if failure is None or isinstance(failure, OutcomeUnknown):
-            is_stored = failure is None and not done.cancelled()
+    def _settle(self, notification_id: str, record: Outgoing) -> None:
+        is_stored = isinstance(record.outcome, Stored)
+        if is_stored or isinstance(record.outcome, OutcomeUnknown):
             self._keys.settle(notification_id, is_stored=is_stored, now=self._clock())
         else:
             self._keys.release(notification_id)
 
 
-def _acknowledge(done: asyncio.Future[Any]) -> None:
-    if not done.cancelled():
-        done.exception()  # nobody waits any more: without this, asyncio would log it as never retrieved
+def find_records(sents: Sequence[Sent | Problem]) -> list[Outgoing]:
+    """Return the records that are on their way, or were."""
+    return [sent.record for sent in sents if isinstance(sent, Sent) and sent.record is not None]
+
+
+def _judge(sent: Sent) -> Accepted | Problem:
+    record = sent.record
+    if record is None:
+        return Accepted(sent.id, is_replay=True)
+    outcome = record.outcome
+    if isinstance(outcome, Stored):
+        return Accepted(sent.id, False, outcome.partition, outcome.offset)  # by name it costs twice as much
+    if outcome is None:
+        return outcome_unknown(has_key=sent.has_key)
+    if not isinstance(outcome, KafkaFailure):
+        raise outcome
+    problem = explain_kafka_failure(outcome, has_key=sent.has_key)
+    problem.__cause__ = outcome
+    return problem

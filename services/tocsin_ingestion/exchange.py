@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import structlog
 
 from tocsin_core.codec import TRACE_ID, make_traceparent
 from tocsin_core.message import MAX_BODY_BYTES
-from tocsin_ingestion.accept import Accepted, Acceptor, Sent
+from tocsin_core.outgoing import call_when_all_settled
+from tocsin_ingestion.accept import Accepted, Acceptor, Sent, find_records
 from tocsin_ingestion.answers import Answer, build_accepted, build_batch, build_refusal
 from tocsin_ingestion.auth.gate import Gate, Grant
 from tocsin_ingestion.draft import Rules
@@ -140,10 +141,10 @@ class SingleExchange(Exchange):
         if sent is None:
             return False
         self._sent = sent
-        if sent.future is None:
+        if sent.record is None:
             self.end()
         else:
-            sent.future.add_done_callback(self.end)
+            sent.record.call_when_settled(self.end)
         return True
 
     def _conclude(self) -> Answer | Accepted:
@@ -155,10 +156,9 @@ class SingleExchange(Exchange):
 class BatchExchange(Exchange):
     """`POST /v1/notifications:batch`."""
 
-    __slots__ = ("_awaited", "_sents")
+    __slots__ = ("_sents",)
     max_body_bytes = MAX_BATCH_BYTES
     _sents: list[Sent | Problem]
-    _awaited: list[asyncio.Future[Any]]
 
     def _begin(self, body: bytes) -> bool:
         key = self._read_key()
@@ -170,18 +170,8 @@ class BatchExchange(Exchange):
         if sents is None:
             return False
         self._sents = sents
-        self._awaited = [sent.future for sent in sents if isinstance(sent, Sent) and sent.future is not None]
-        self._await_next()
+        call_when_all_settled(find_records(sents), self.end)
         return True
-
-    def _await_next(self, _done: object = None) -> None:
-        """Wait for the first send that has not ended: one callback per partition or so, not one per notification."""
-        while self._awaited and self._awaited[-1].done():
-            self._awaited.pop()
-        if self._awaited:
-            self._awaited[-1].add_done_callback(self._await_next)
-        else:
-            self.end()
 
     def _conclude(self) -> Answer:
         outcomes = self.parts.acceptor.conclude_all(self._sents)

@@ -30,7 +30,8 @@ from tocsin_cli.embedded.kafka import BrokerSecurity, BrokerTLS, EmbeddedKafka
 from tocsin_core.admin import KafkaAdmin
 from tocsin_core.connection import build_client_config
 from tocsin_core.errors import KafkaFailure, NotAuthenticated, NotAuthorized
-from tocsin_core.producer import RecordProducer, Stored
+from tocsin_core.outgoing import Stored
+from tocsin_core.producer import RecordProducer
 from tocsin_core.settings import KafkaSettings
 
 pytestmark = pytest.mark.kafka

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -13,7 +14,8 @@ from confluent_kafka import Consumer, TopicPartition
 from tocsin_cli.embedded.kafka import EmbeddedKafka
 from tocsin_core.admin import KafkaAdmin
 from tocsin_core.errors import KafkaFailure, KafkaUnavailable, OutcomeUnknown, QueueFull, RecordRejected, TopicMissing
-from tocsin_core.producer import RecordProducer, Stored
+from tocsin_core.outgoing import Stored
+from tocsin_core.producer import RecordProducer
 from tocsin_core.settings import KafkaConnection, KafkaSettings
 
 pytestmark = pytest.mark.kafka
@@ -98,6 +100,37 @@ async def test_records_of_one_key_keep_their_order(producer: RecordProducer, kaf
         by_key.setdefault(message.key(), []).append(int(message.value()))
     assert sum(map(len, by_key.values())) == 2_000
     assert all(numbers == sorted(numbers) for numbers in by_key.values())
+
+
+async def test_many_that_are_sent_together_are_stored_in_their_order(
+    producer: RecordProducer, kafka: EmbeddedKafka, topic: str
+) -> None:
+    sends = producer.send_all(topic, [(b"k%d" % (number % 7), b"%d" % number, []) for number in range(500)])
+    sends += producer.send_all(topic, [(b"k", b"%d" % number, [("h", b"x")]) for number in range(2)])
+    first, second = (await asyncio.gather(*sends))[-2:]
+    assert second == Stored(first.partition, first.offset + 1)
+    messages = await asyncio.to_thread(read_all, kafka, topic, 502)
+    by_key: dict[bytes, list[int]] = {}
+    for message in messages:
+        by_key.setdefault(message.key(), []).append(int(message.value()))
+    assert sum(map(len, by_key.values())) == 502
+    assert all(numbers == sorted(numbers) for numbers in by_key.values())
+    assert producer.send_all(topic, []) == []
+
+
+async def test_of_many_that_do_not_fit_together_none_is_sent() -> None:
+    settings = settings_for(NOBODY_LISTENS, queue_max_messages=10, queue_max_kbytes=8, delivery_timeout_seconds=1)
+    producer = RecordProducer(settings, client_id="tests")
+    await producer.start()
+    with pytest.raises(QueueFull):
+        producer.send_all("t", [(b"k", b"v", [])] * 11)
+    with pytest.raises(QueueFull):
+        producer.send_all("t", [(b"k", b"x" * 3_000, [])] * 3)
+    with pytest.raises(RecordRejected):
+        producer.send_all("t", [(b"k", b"v", []), (b"k", b"x" * 1_100_000, [])])
+    assert producer.in_flight == producer.in_flight_bytes == 0
+    assert len(producer.send_all("t", [(b"k", b"v", [])] * 10)) == producer.in_flight == 10
+    await producer.close(0)
 
 
 async def test_the_partitioner_is_the_one_of_java_clients(producer: RecordProducer, admin: KafkaAdmin) -> None:
@@ -252,11 +285,15 @@ async def test_close_delivers_what_was_taken(kafka: EmbeddedKafka, topic: str) -
     producer = RecordProducer(settings_for(kafka.bootstrap_servers), client_id="tests")
     await producer.start()
     sends = [producer.send(topic, b"%d" % number, b"v", []) for number in range(1_000)]
+    threads: set[int] = set()
+    for each in sends:
+        each.call_when_settled(lambda _: threads.add(threading.get_ident()))
     assert await producer.close(10) == 0
-    assert all(each.done() and each.exception() is None for each in sends)
+    assert threads == {threading.get_ident()}, "who listens never has to fear another thread"
+    assert all(isinstance(each.outcome, Stored) for each in sends)
 
 
-async def test_futures_are_done_while_the_producer_still_closes(stopped_kafka: EmbeddedKafka) -> None:
+async def test_records_are_settled_while_the_producer_still_closes(stopped_kafka: EmbeddedKafka) -> None:
     """Whoever waits for one of them while it closes, an HTTP request say, is answered at once, not at the end."""
     producer = RecordProducer(settings_for(stopped_kafka.bootstrap_servers, delivery_timeout_seconds=1), client_id="t")
     await producer.start()
@@ -278,8 +315,7 @@ async def test_close_says_how_many_it_could_not_deliver_and_fails_them(stopped_k
     started = time.monotonic()
     assert await producer.close(0.5) == 20
     assert time.monotonic() - started < 5
-    failures = [each.exception() for each in sends]
-    assert all(isinstance(failure, KafkaFailure) and failure.retriable for failure in failures)
+    assert all(isinstance(each.outcome, KafkaFailure) and each.outcome.retriable for each in sends)
 
 
 async def test_a_closed_producer_refuses(kafka: EmbeddedKafka) -> None:
@@ -292,20 +328,23 @@ async def test_a_closed_producer_refuses(kafka: EmbeddedKafka) -> None:
 
 
 async def test_a_caller_that_goes_away_disturbs_nobody(producer: RecordProducer, topic: str) -> None:
-    gone = producer.send(topic, b"k", b"1", [])
+    first = producer.send(topic, b"k", b"1", [])
+    gone, patient = asyncio.ensure_future(first), asyncio.ensure_future(first)
+    await asyncio.sleep(0)
     gone.cancel()
     assert (await producer.send(topic, b"k", b"2", [])).offset == 1
+    assert (await patient).offset == 0
+    assert gone.cancelled()
     assert producer.in_flight == 0
 
 
-async def test_without_return_successes_the_future_is_done_on_return_and_the_record_still_arrives(
+async def test_without_return_successes_a_record_is_settled_on_return_and_the_record_still_arrives(
     kafka: EmbeddedKafka, topic: str
 ) -> None:
     settings = settings_for(kafka.bootstrap_servers, producer_return_successes=False)
     producer = RecordProducer(settings, client_id="tests")
     await producer.start()
-    future = producer.send(topic, b"k", b"v", [])
-    assert future.done()
+    assert producer.send(topic, b"k", b"v", []).outcome == Stored(-1, -1)
     assert producer.in_flight == 1
     assert await producer.close(10) == 0
     assert len(await asyncio.to_thread(read_all, kafka, topic, 1)) == 1

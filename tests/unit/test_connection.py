@@ -27,7 +27,7 @@ from tocsin_core.errors import (
     SettingsError,
     TopicMissing,
 )
-from tocsin_core.producer import build_producer_config
+from tocsin_core.producer_config import build_producer_config
 from tocsin_core.settings import KafkaConnection, KafkaSettings, TLSSettings
 
 NAMES_IN_LIBRDKAFKA = {

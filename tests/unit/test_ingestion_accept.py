@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, NamedTuple
 
 import pytest
 
 from tocsin_core import errors
 from tocsin_core.codec import decode, make_traceparent
+from tocsin_core.outgoing import Outgoing, Stored
 from tocsin_core.users import DirectoryUnavailable, Profile
 from tocsin_ingestion.accept import Accepted, Acceptor, Target
 from tocsin_ingestion.admission import Limits
@@ -21,9 +21,7 @@ LIMITS = Limits(max_in_flight=3, max_in_flight_bytes=1_000)
 """The grace of two seconds makes a client wait 10 ms for the sink."""
 
 
-class Stored(NamedTuple):
-    partition: int = 0
-    offset: int = 7
+STORED = Stored(0, 7)
 
 
 class Directory:
@@ -44,29 +42,27 @@ class Sink:
     def __init__(self, *outcomes: Exception | None) -> None:
         self.outcomes = list(outcomes)
         self.sent: list[tuple[bytes, bytes]] = []
-        self.futures: list[asyncio.Future[Any]] = []
+        self.records: list[Outgoing] = []
         self.has_two = asyncio.Event()
         self.in_flight = self.in_flight_bytes = 0
         self.oldest_in_flight_seconds = 0.0
 
-    def send(self, topic: str, key: bytes, value: bytes, headers: list[tuple[str, bytes]]) -> asyncio.Future[Any]:
+    def send(self, topic: str, key: bytes, value: bytes, headers: list[tuple[str, bytes]]) -> Outgoing:
         assert topic == "t"
         assert dict(headers)["traceparent"] == TRACE.encode()
         outcome = self.outcomes.pop(0) if self.outcomes else None
         if isinstance(outcome, errors.QueueFull):
             raise outcome
         self.sent.append((key, value))
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.futures.append(future)
-        if len(self.futures) == 2:
+        record = Outgoing(topic, (key, value, headers))
+        self.records.append(record)
+        if len(self.records) == 2:
             self.has_two.set()
         if isinstance(outcome, Never):
             self.in_flight += 1
-        elif outcome is not None:
-            future.set_exception(outcome)
         else:
-            future.set_result(Stored())
-        return future
+            record.settle(outcome or STORED)
+        return record
 
 
 class Never(Exception):
@@ -201,8 +197,7 @@ async def test_a_repeat_while_the_first_is_in_flight_is_a_409() -> None:
 async def test_a_record_that_arrives_after_its_504_makes_the_repeat_a_replay() -> None:
     acceptor, sink = build(Never())
     await refuse(acceptor, key="k")
-    sink.futures[0].set_result(Stored())
-    await asyncio.sleep(0)
+    sink.records[0].settle(STORED)
     assert (await acceptor.accept(draft(), traceparent=TRACE, key="k")).is_replay
 
 
@@ -227,8 +222,8 @@ async def test_a_batch_issues_every_send_before_it_awaits_one() -> None:
     running = asyncio.create_task(acceptor.accept_all([draft(2), draft(3)], traceparent=TRACE))
     await sink.has_two.wait()
     assert not running.done()
-    for future in sink.futures:
-        future.set_result(Stored())
+    for record in sink.records:
+        record.settle(STORED)
     assert [isinstance(outcome, Accepted) for outcome in await running] == [True, True]
 
 
