@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal, NamedTuple
 
 import httpx
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from tocsin_core.codec import Headers
 from tocsin_core.errors import KafkaFailure
 from tocsin_core.outgoing import Outgoing, Stored
 from tocsin_core.users import DirectoryUnavailable, Profile
@@ -60,7 +61,10 @@ class Sink:
         self.was_asked = asyncio.Event()
         self._storing: set[asyncio.Future[None]] = set()
 
-    def send(self, topic: str, key: bytes, value: bytes, headers: list[tuple[str, bytes]]) -> Outgoing:
+    def send_all(self, topic: str, contents: Sequence[tuple[bytes, bytes, Headers]]) -> list[Outgoing]:
+        return [self.send(topic, key, value, headers) for key, value, headers in contents]
+
+    def send(self, topic: str, key: bytes, value: bytes, headers: Headers) -> Outgoing:
         self.was_asked.set()
         record = Outgoing(topic, (key, value, headers))
         self._storing.add(asyncio.ensure_future(self._store(record, (key, value, dict(headers)))))

@@ -11,8 +11,11 @@ from __future__ import annotations
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
+from tocsin_core.message import MAX_ID_CHARACTERS
+from tocsin_core.outgoing import OVERHEAD_BYTES
 from tocsin_ingestion.problems import BUSY, KAFKA_UNAVAILABLE, Problem
 
+MAX_KEY_BYTES = 4 * MAX_ID_CHARACTERS
 STALLED_AFTER_SECONDS = 3.0
 """While the oldest send waits longer than this, new ones are refused: they would only wait behind it."""
 
@@ -62,6 +65,18 @@ class Admission:
             raise Problem(BUSY, f"{limits.max_in_flight} notifications wait for Kafka already. Repeat later.")
         if load.in_flight_bytes >= limits.max_in_flight_bytes:
             raise Problem(BUSY, f"{limits.max_in_flight_bytes} bytes wait for Kafka already. Repeat later.")
+
+    def has_room_for(self, count: int, largest_bytes: int) -> bool:
+        """Return whether so many may be handed to Kafka one after the other, none of them with more bytes than that.
+
+        False says nothing: there may be room for them all if the others are smaller.
+        """
+        load, limits = self._load, self._limits
+        size_bytes = count * (largest_bytes + MAX_KEY_BYTES + OVERHEAD_BYTES)
+        return (
+            load.in_flight + count <= limits.max_in_flight
+            and load.in_flight_bytes + size_bytes <= limits.max_in_flight_bytes
+        )
 
     def find_stall(self) -> Problem | None:
         """Return why nothing at all is taken while Kafka does not confirm; asked once per request, not per item."""

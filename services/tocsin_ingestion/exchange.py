@@ -17,13 +17,14 @@ import structlog
 from tocsin_core.codec import TRACE_ID, make_traceparent
 from tocsin_core.message import MAX_BODY_BYTES
 from tocsin_core.outgoing import call_when_all_settled
-from tocsin_ingestion.accept import Accepted, Acceptor, Sent, find_records
+from tocsin_ingestion.accept import Acceptor
 from tocsin_ingestion.answers import Answer, build_accepted, build_batch, build_refusal
 from tocsin_ingestion.auth.gate import Gate, Grant
 from tocsin_ingestion.draft import Rules
 from tocsin_ingestion.identity import read_key
 from tocsin_ingestion.problems import Problem, internal
 from tocsin_ingestion.report import Reporter
+from tocsin_ingestion.sent import Accepted, Sent, find_records
 from tocsin_ingestion.validation import MAX_BATCH_BYTES, parse_batch, parse_notification
 
 Reply = Callable[["Exchange", Answer | Accepted], None]

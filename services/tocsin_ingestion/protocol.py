@@ -22,13 +22,13 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from tocsin_ingestion.accept import Accepted
 from tocsin_ingestion.answers import Answer, build_accepted, build_refusal
 from tocsin_ingestion.auth.gate import GRANT
 from tocsin_ingestion.body import BODY_TIMEOUT_SECONDS, MAX_LENGTH_DIGITS, body_timeout
 from tocsin_ingestion.exchange import BatchExchange, Exchange, Parts, SingleExchange
 from tocsin_ingestion.problems import HEAD_TIMEOUT, HEAD_TOO_LARGE, Problem
 from tocsin_ingestion.rendering import CLOSE, Written, write
+from tocsin_ingestion.sent import Accepted
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than the idle timeout of common load balancers (60 s), so that they close first."""

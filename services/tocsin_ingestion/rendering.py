@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from http import HTTPStatus
 
-from tocsin_ingestion.accept import Accepted
 from tocsin_ingestion.answers import Answer, build_accepted
+from tocsin_ingestion.sent import Accepted
 
 Headers = Sequence[tuple[bytes, bytes]]
 CLOSE = (b"connection", b"close")

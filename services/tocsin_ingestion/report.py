@@ -16,9 +16,9 @@ from typing import Any
 
 import structlog
 
-from tocsin_ingestion.accept import Accepted
 from tocsin_ingestion.metrics import ACCEPTED, REFUSED, REPLAYED
 from tocsin_ingestion.problems import Kind, Problem
+from tocsin_ingestion.sent import Accepted
 
 REPEAT_AFTER_SECONDS = 10.0
 
@@ -45,15 +45,16 @@ class Reporter:
 
     def report(self, outcomes: Sequence[Accepted | Problem], trace_id: str | None) -> None:
         """Count and log what came of one request's notifications."""
-        accepted = replayed = 0
+        refused = replayed = 0
         for outcome in outcomes:
             if isinstance(outcome, Problem):
+                refused += 1
                 self._report_refused(outcome, trace_id)
                 continue
-            accepted += not outcome.is_replay
             replayed += outcome.is_replay
             if self._tells_each:
                 self._tell_accepted(outcome, trace_id)
+        accepted = len(outcomes) - refused - replayed
         if accepted:
             ACCEPTED.inc(accepted)
         if replayed:

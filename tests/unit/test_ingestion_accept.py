@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
 from tocsin_core import errors
-from tocsin_core.codec import decode, make_traceparent
-from tocsin_core.outgoing import Outgoing, Stored
+from tocsin_core.codec import Headers, decode, make_traceparent
+from tocsin_core.outgoing import OVERHEAD_BYTES, Outgoing, Stored
 from tocsin_core.users import DirectoryUnavailable, Profile
-from tocsin_ingestion.accept import Accepted, Acceptor, Target
+from tocsin_ingestion.accept import Acceptor, Target
 from tocsin_ingestion.admission import Limits
 from tocsin_ingestion.draft import Draft
 from tocsin_ingestion.problems import Problem
+from tocsin_ingestion.sent import Accepted
 
 TRACE = make_traceparent()
 TARGET = Target(topic="t", tenant="default/orders", delivery_timeout_seconds=0.01 - 2.0)
-LIMITS = Limits(max_in_flight=3, max_in_flight_bytes=1_000)
+LIMITS = Limits(max_in_flight=3, max_in_flight_bytes=10_000)
 """The grace of two seconds makes a client wait 10 ms for the sink."""
 
 
@@ -47,7 +49,13 @@ class Sink:
         self.in_flight = self.in_flight_bytes = 0
         self.oldest_in_flight_seconds = 0.0
 
-    def send(self, topic: str, key: bytes, value: bytes, headers: list[tuple[str, bytes]]) -> Outgoing:
+    def send_all(self, topic: str, contents: Sequence[tuple[bytes, bytes, Headers]]) -> list[Outgoing]:
+        for outcome in self.outcomes[: len(contents)]:
+            if isinstance(outcome, errors.QueueFull):
+                raise outcome  # all or nothing
+        return [self.send(topic, key, value, headers) for key, value, headers in contents]
+
+    def send(self, topic: str, key: bytes, value: bytes, headers: Headers) -> Outgoing:
         assert topic == "t"
         assert dict(headers)["traceparent"] == TRACE.encode()
         outcome = self.outcomes.pop(0) if self.outcomes else None
@@ -60,6 +68,7 @@ class Sink:
             self.has_two.set()
         if isinstance(outcome, Never):
             self.in_flight += 1
+            self.in_flight_bytes += len(key) + len(value) + OVERHEAD_BYTES
         else:
             record.settle(outcome or STORED)
         return record
@@ -225,6 +234,23 @@ async def test_a_batch_issues_every_send_before_it_awaits_one() -> None:
     for record in sink.records:
         record.settle(STORED)
     assert [isinstance(outcome, Accepted) for outcome in await running] == [True, True]
+
+
+async def test_a_bound_in_the_midst_of_a_batch_refuses_just_the_items_behind() -> None:
+    acceptor, sink = build(*[Never()] * 5)
+    outcomes = await acceptor.accept_all([draft()] * 5, traceparent=TRACE)
+    kinds = [outcome.kind.name for outcome in outcomes if isinstance(outcome, Problem)]
+    assert kinds == [*["outcome-unknown"] * LIMITS.max_in_flight, "busy", "busy"]
+    assert len(sink.sent) == LIMITS.max_in_flight
+
+
+async def test_the_bound_of_bytes_too_is_hit_in_the_midst_of_a_batch() -> None:
+    sink = Sink(*[Never()] * 5)
+    limits = Limits(max_in_flight_bytes=3 * OVERHEAD_BYTES)
+    acceptor = Acceptor(Directory("1", "2"), sink, TARGET, limits=limits)
+    outcomes = await acceptor.accept_all([draft()] * 5, traceparent=TRACE)
+    kinds = [outcome.kind.name for outcome in outcomes if isinstance(outcome, Problem)]
+    assert kinds == [*["outcome-unknown"] * 3, "busy", "busy"]
 
 
 async def test_each_item_of_a_batch_fails_alone_and_stays_in_its_place() -> None:

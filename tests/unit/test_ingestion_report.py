@@ -8,9 +8,9 @@ import structlog
 from prometheus_client import REGISTRY
 
 from tocsin_core.errors import TopicMissing
-from tocsin_ingestion.accept import Accepted
 from tocsin_ingestion.problems import KAFKA_REFUSED, KINDS, UNKNOWN_USER, Problem
 from tocsin_ingestion.report import Reporter
+from tocsin_ingestion.sent import Accepted
 
 
 class Clock:
