@@ -88,7 +88,7 @@ def make_traceparent(incoming: str | None = None) -> str:
     """Return `incoming` if it is a valid W3C traceparent, else a new, sampled one."""
     if incoming and TRACEPARENT.match(incoming):
         return incoming
-    ids = (_random.getrandbits(192) | _NO_ZEROS).to_bytes(24, "big").hex()
+    ids = f"{_random.getrandbits(192) | _NO_ZEROS:048x}"
     return f"00-{ids[:32]}-{ids[32:]}-01"
 
 

@@ -112,10 +112,10 @@ class HotPathProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Take the request, or hand it over."""
         kind = _EXCHANGES.get(self.url)
-        fields = self._read_fields() if kind is not None else None
+        fields = None if kind is None else self._read_usual(kind.max_body_bytes)
         if self.transport.is_closing():
             self._ignore()
-        elif kind is None or fields is None or not self._is_usual(int(fields[b"content-length"]), kind.max_body_bytes):
+        elif kind is None or fields is None:
             self._hand_over()
         else:
             self._take(kind(self.parts, fields, self._reply, keep_alive=self.parser.should_keep_alive()))
@@ -203,26 +203,23 @@ class HotPathProtocol(HttpToolsProtocol):
         self.parts.acceptor.admission.release(self._body_bytes)
         self._body_bytes = 0
 
-    def _read_fields(self) -> dict[bytes, bytes] | None:
-        """Return the headers by name, or None if there is one that uvicorn had better see."""
-        fields = dict(self.headers)
+    def _read_usual(self, max_body_bytes: int) -> dict[bytes, bytes] | None:
+        """Return the headers by name, or None for a request that uvicorn had better see."""
+        headers, parser = self.headers, self.parser
+        fields = dict(headers)
         length = fields.get(b"content-length", b"")
-        if not length.isdigit() or len(length) > MAX_LENGTH_DIGITS or not _UNUSUAL.isdisjoint(fields):
-            return None
-        if len(fields) < len(self.headers):
-            names = [name for name, _ in self.headers]
-            if any(names.count(name) > 1 for name in _READ):
-                return None
-        return fields
-
-    def _is_usual(self, body_bytes: int, max_body_bytes: int) -> bool:
-        return (
-            body_bytes <= max_body_bytes
-            and self.parser.get_method() == b"POST"
-            and self.parser.get_http_version() == "1.1"
+        is_usual = (
+            length.isdigit()
+            and len(length) <= MAX_LENGTH_DIGITS
+            and int(length) <= max_body_bytes
+            and _UNUSUAL.isdisjoint(fields)
+            and (len(fields) == len(headers) or not _is_any_repeated(headers))
+            and parser.get_method() == b"POST"
+            and parser.get_http_version() == "1.1"
             and self._is_free
             and not self.flow.write_paused
         )
+        return fields if is_usual else None
 
     def _hand_over(self) -> None:
         """Let uvicorn do what it would have done from the first byte on."""
@@ -277,6 +274,12 @@ class HotPathProtocol(HttpToolsProtocol):
     def _end_after_answer(self) -> None:
         self.cycle.keep_alive = False
         self.flow.pause_reading()
+
+
+def _is_any_repeated(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Return whether a header that is read here was sent twice."""
+    names = [name for name, _ in headers]
+    return any(names.count(name) > 1 for name in _READ)
 
 
 def bind_protocol(parts: Parts) -> type[HotPathProtocol]:
