@@ -151,12 +151,15 @@ class Lanes(Generic[T]):
             lane.items.append(item)
 
     def pump(self) -> None:
-        """Start as many ready lanes as there are free slots, one channel after the other in turn."""
+        """Start as many ready lanes as there are free slots: of the channel that uses the fewest, else in turn.
+
+        In turn alone, a channel whose every send takes seconds would gather all the slots that others give back.
+        """
         has_started = True
         while has_started and self._waiting:
             has_started = False
             self._turns.rotate(-1)
-            for channel in self._turns:
+            for channel in sorted(self._turns, key=self._slots.count_used):
                 has_started |= self._slots.is_free(channel) and self._start_next(channel)
 
     def hurry(self) -> None:

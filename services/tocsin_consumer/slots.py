@@ -1,7 +1,8 @@
 """Who may send now: the global limit of concurrent sends, shared so that no channel can take it all.
 
 With one plain semaphore, a provider that hangs would end up holding every slot and the other channels would wait for
-its timeouts. So each channel has a few slots that nobody else may use, and the rest belong to whoever comes first.
+its timeouts. So each channel has a few slots that nobody else may use, and the rest belong to whoever comes first, the
+channel that uses the fewest before the others (`lanes`).
 With one channel there is nothing to reserve and the whole limit is its own. What belongs to no channel (dead letters
 of records that nobody can read) takes from the shared ones. A channel may also have a limit of its own, for a provider
 that takes fewer at a time.
@@ -50,6 +51,10 @@ class Slots:
         """Return the slot-seconds up to now, those of sends under way among them."""
         self._count()
         return self._busy_seconds
+
+    def count_used(self, channel: str) -> int:
+        """Return how many slots the channel has taken."""
+        return self._used[channel]
 
     def is_free(self, channel: str) -> bool:
         """Return whether the channel may take a slot now: one of its own, or a shared one."""

@@ -105,6 +105,17 @@ async def test_different_lanes_run_at_once_up_to_the_slots() -> None:
     await courier.lanes.close()
 
 
+async def test_a_channel_that_gives_nothing_back_does_not_gather_what_the_others_do() -> None:
+    courier = Courier(concurrency=12, channels=("slow", "quick"))
+    courier.push(*(Parcel(f"{slot}-{number}", number, slot) for number in range(100) for slot in ("slow", "quick")))
+    await settle()
+    for _ in range(40):
+        await courier.finish(next(parcel for parcel in courier.running if parcel.slot == "quick"))
+    used = [parcel.slot for parcel in courier.running]
+    assert (used.count("slow"), used.count("quick")) == (6, 6)
+    await courier.lanes.close()
+
+
 async def test_a_waiting_delivery_gives_its_slot_away_but_keeps_its_lane() -> None:
     courier = Courier(concurrency=1)
     first, behind, other = Parcel("x", 1), Parcel("x", 2), Parcel("y", 1)
