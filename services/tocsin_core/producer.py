@@ -128,7 +128,7 @@ class RecordProducer:
     async def count_partitions(self, topic: str) -> int:
         """Return how many partitions a topic has. Raise TopicMissing, NotAuthorized or another KafkaFailure."""
         if self._producer is None:
-            raise KafkaUnavailable("the producer is not running", advice="start() it, or it is closed already")
+            raise _not_running()
         try:
             metadata = await asyncio.to_thread(self._producer.list_topics, topic, METADATA_TIMEOUT_SECONDS)
         except KafkaException as error:
@@ -197,7 +197,7 @@ class RecordProducer:
     def _enqueue(self, records: list[Outgoing], size_bytes: int, largest_bytes: int) -> None:
         """Take all of them, or raise: first of all what librdkafka would, which has not seen what gathers here."""
         if not self._is_running:
-            raise self._fatal or KafkaUnavailable("the producer is not running", advice="start() it, or it is closed")
+            raise self._fatal or _not_running()
         if largest_bytes > self._max_record_bytes:
             raise _too_large(largest_bytes - OVERHEAD_BYTES, self._settings)
         in_flight, in_flight_bytes = self._in_flight + len(records), self._in_flight_bytes + size_bytes
@@ -332,6 +332,10 @@ def _weigh(content: Content) -> int:
     """Return about how much memory a record takes."""
     key, value, _ = content
     return len(key or b"") + len(value or b"") + OVERHEAD_BYTES
+
+
+def _not_running() -> KafkaUnavailable:
+    return KafkaUnavailable("the producer is not running", advice="start() it, or it is closed already")
 
 
 def _too_large(payload_bytes: int, settings: KafkaSettings) -> KafkaFailure:

@@ -195,7 +195,7 @@ class Acceptor:
         notifications = [draft.build_notification(make_id(self._target.tenant)) for draft in sound]
         try:
             contents = [encode_beside(headers, notification) for notification in notifications]
-            largest_bytes = max(len(value) for _, value, _ in contents)
+            largest_bytes = max((len(value) for _, value, _ in contents), default=0)
             if largest_bytes > MAX_BODY_BYTES or not self.admission.has_room_for(len(contents), largest_bytes):
                 return None
             records = self._sink.send_all(self._topic, contents)

@@ -32,13 +32,13 @@ _MEDIA = {
 
 
 # Looked up on every request; an Enum's own lookup costs as much as a method call.
-_JSON = Media.JSON
+JSON = Media.JSON
 
 
 def read_media(content_type: str | None, *, supported: tuple[Media, ...]) -> Media:
     """Return which body this is. Raise Problem (415), naming what is supported, for any other or none."""
     if content_type == JSON_TYPE:
-        return _JSON
+        return JSON
     name, *parameters = (content_type or "").split(";")
     media = _MEDIA.get(name.strip().lower())
     names = " or ".join(each.value for each in supported)

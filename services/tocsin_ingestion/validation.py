@@ -13,7 +13,7 @@ import msgspec
 
 from tocsin_core.message import MAX_BODY_BYTES
 from tocsin_ingestion.draft import Draft, Rules, check_draft, malformed, parse_all_json, parse_json
-from tocsin_ingestion.media import Media, read_media
+from tocsin_ingestion.media import JSON, Media, read_media
 from tocsin_ingestion.problems import TOO_LARGE, FieldError, Problem, invalid
 
 MAX_BATCH_ITEMS = 1_000
@@ -21,9 +21,7 @@ MAX_BATCH_BYTES = 16 * MAX_BODY_BYTES
 FORM_FIELDS = ("fromID", "toID", "message", "title")
 """What a form can say. The rest of a notification has structure, and needs JSON."""
 
-# Looked up on every request; an Enum's own lookup costs as much as a method call.
-_JSON = Media.JSON
-_OF_ONE, _OF_BATCH = (Media.JSON, Media.FORM), (Media.JSON, Media.NDJSON)
+_OF_ONE, _OF_BATCH = (JSON, Media.FORM), (JSON, Media.NDJSON)
 
 _items_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 
@@ -35,7 +33,7 @@ def parse_notification(body: bytes, content_type: str | None, *, rules: Rules, n
     fields for what is wrong.
     """
     media = read_media(content_type, supported=_OF_ONE)
-    draft = _parse_one(body) if media is _JSON else _parse_form(body)
+    draft = _parse_one(body) if media is JSON else _parse_form(body)
     check_draft(draft, rules=rules, now=now)
     return draft
 
@@ -49,7 +47,7 @@ def parse_batch(body: bytes, content_type: str | None, *, rules: Rules, now: dat
     media = read_media(content_type, supported=_OF_BATCH)
     check_size(len(body), limit=MAX_BATCH_BYTES)
     items: Sequence[bytes | msgspec.Raw]
-    items = _split_array(body) if media is _JSON else [line for line in body.splitlines() if line.strip()]
+    items = _split_array(body) if media is JSON else [line for line in body.splitlines() if line.strip()]
     if not items:
         raise invalid(FieldError("(body)", "must hold at least one notification"))
     if len(items) > MAX_BATCH_ITEMS:

@@ -277,3 +277,8 @@ async def test_a_notification_that_grows_above_the_limit_when_written_out_is_a_4
     with pytest.raises(Problem) as caught:
         await acceptor.accept(grown, traceparent=TRACE)
     assert caught.value.kind.status == 413
+
+
+async def test_an_empty_batch_has_no_outcomes() -> None:
+    acceptor, _ = build()
+    assert await acceptor.accept_all([], traceparent=TRACE) == []
