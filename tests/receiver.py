@@ -45,6 +45,14 @@ class Answer:
     body: bytes = b""
 
 
+class Server(ThreadingHTTPServer):
+    """Keeps callers waiting at the door: with the library's five places, the sixth at once may be turned away."""
+
+    request_queue_size = 128
+    daemon_threads = True
+    block_on_close = False
+
+
 class Receiver:
     """Listens on a free port of the loopback while it is entered."""
 
@@ -52,9 +60,7 @@ class Receiver:
         self.answer = answer or Answer()
         self.deliveries: list[Delivery] = []
         self._changed = threading.Condition()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._build_handler())
-        self._server.daemon_threads = True
-        self._server.block_on_close = False
+        self._server = Server(("127.0.0.1", 0), self._build_handler())
         self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
 
     def __enter__(self) -> Self:

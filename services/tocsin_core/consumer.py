@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, cast
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from tocsin_core.assignment import Assignment, Batch, Sink, decide_pause
 from tocsin_core.commits import Commit
@@ -289,11 +289,27 @@ class RecordConsumer:
         if self._is_stopping.is_set():
             return  # a rebalance met the farewell: nothing of them will be read
         self._trouble.note_progress()
+        begins: list[TopicPartition] = []
         for each, committed in self._read_committed(consumer, partitions):
             self._assign(each.topic, each.partition, committed)
+            offset = OFFSET_BEGINNING if committed is None else committed.offset
+            begins.append(TopicPartition(each.topic, each.partition, offset))
         if partitions:
             consumer.resume(partitions)  # librdkafka remembers a rest from an earlier epoch, and nobody would end it
+        if begins:
+            self._begin(consumer, begins)
         _log.info("partitions assigned", partitions=_name(_keys(partitions)), owned=len(self._assignments))
+
+    def _begin(self, consumer: Consumer, begins: list[TopicPartition]) -> None:
+        """Have these partitions read from their offsets.
+
+        Left to itself librdkafka asks for the committed offsets a second time, and when the coordinator moves at that
+        moment it never asks again and reads nothing (2.16).
+        """
+        if self.group_protocol == "consumer":
+            consumer.incremental_assign(begins)
+        else:
+            consumer.assign(begins)
 
     def _read_committed(
         self, consumer: Consumer, partitions: list[TopicPartition]

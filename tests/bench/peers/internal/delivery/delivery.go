@@ -20,7 +20,7 @@ import (
 const (
 	channel         = "hook"
 	requestTimeout  = 10 * time.Second
-	progressEvery   = 100 * time.Millisecond
+	progressEvery   = 20 * time.Millisecond
 	contentTypeJSON = "application/json"
 )
 
@@ -68,7 +68,7 @@ type Deliverer struct {
 	count  atomic.Int64
 }
 
-// New returns a Deliverer that writes how many records it has delivered to standard output, ten times a second.
+// New returns a Deliverer that writes how many records it has delivered to standard output, fifty times a second.
 func New(url string) *Deliverer {
 	deliverer := &Deliverer{url: url, client: &http.Client{Timeout: requestTimeout}}
 	go deliverer.report()
