@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal, NamedTuple
 
@@ -44,8 +44,8 @@ class Directory:
             raise DirectoryUnavailable("users.http: HTTP 500")
         return Profile(id=user_id) if user_id in {"1", "2", "3"} else None
 
-    def knows(self, user_id: str) -> bool:
-        return user_id in {"1", "2"}
+    def knows_all(self, user_ids: Collection[str]) -> bool:
+        return {"1", "2"}.issuperset(user_ids)
 
 
 class Sink:

@@ -36,8 +36,15 @@ from tocsin_core.settings import KafkaSettings
 LOOK_SECONDS = 0.001
 REST_SECONDS = 0.1
 """How often the loop looks for reports while something is unanswered, and for news of the connection else."""
+REPORTS_PER_TURN = 200
+"""How many reports are taken before the loop goes round. A broker that comes back answers for thousands of records at
+once, each with a client who waits, and they would keep everybody else waiting for tens of milliseconds."""
 PURGE_SECONDS = 2.0
 METADATA_TIMEOUT_SECONDS = 5.0
+
+
+class _EnoughForNow(Exception):
+    """Ends a `poll` from within a report: librdkafka keeps the others, in no particular order (`rd_kafka_yield`)."""
 
 
 class _Broker(msgspec.Struct):
@@ -66,6 +73,7 @@ class RecordProducer:
         self._timer: asyncio.TimerHandle | None = None
         self._is_resting = True
         self._is_turn_due = False
+        self._reports = 0  # in this turn
         self._gathering = Gathering(time.monotonic())
         self._gathered: deque[Outgoing] = deque()
         self._order: deque[Outgoing] = deque()
@@ -208,12 +216,20 @@ class RecordProducer:
         self._gathered.extend(records)
         if len(self._gathered) >= FULL_RECORDS:  # the loop may be busy for long: let Kafka work meanwhile
             self._hand_over()
-        elif not self._is_turn_due:
-            self._is_turn_due = True
-            self._loop.call_soon(self._turn)
+        else:
+            self._arrange_turn()
         if not self._settings.producer_return_successes:
             for record in records:
                 record.settle(Stored(-1, -1))
+
+    def _arrange_turn(self) -> None:
+        if not self._is_turn_due:
+            self._is_turn_due = True
+            self._loop.call_soon(self._take_arranged_turn)
+
+    def _take_arranged_turn(self) -> None:
+        self._is_turn_due = False
+        self._turn()
 
     def _forget_answered(self) -> None:
         while self._order and self._order[0].is_answered:
@@ -223,7 +239,8 @@ class RecordProducer:
         """Take a turn, and arrange for the next."""
         self._is_resting = False
         try:
-            self._turn()
+            if not self._is_turn_due:
+                self._turn()
         finally:
             self._schedule(LOOK_SECONDS if self._in_flight else REST_SECONDS)
 
@@ -237,12 +254,14 @@ class RecordProducer:
 
     def _turn(self) -> None:
         """Settle what was reported, then hand over what has gathered, if it is time."""
-        self._is_turn_due = False
         producer = self._producer
         if producer is None:
             return
+        self._reports = 0
         try:
             producer.poll(0)
+        except _EnoughForNow:
+            self._arrange_turn()
         except KafkaException as error:  # confluent_kafka raises what is fatal here, instead of calling error_cb
             self._break(translate_exception(error))
         if self._stored:  # together, because to count costs as much as to settle
@@ -289,6 +308,9 @@ class RecordProducer:
         else:
             self._stored += 1
             self._settle(record, Stored(message.partition() or 0, message.offset() or 0))
+        self._reports += 1
+        if self._reports == REPORTS_PER_TURN:
+            raise _EnoughForNow
 
     def _fail(self, record: Outgoing, failure: Exception) -> None:
         metrics.produced["unknown" if isinstance(failure, OutcomeUnknown) else "refused"].inc()

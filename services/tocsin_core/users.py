@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -66,8 +66,8 @@ class UserDirectory(Protocol):
 class QuickUserDirectory(UserDirectory, Protocol):
     """A directory that can tell of most users without being waited for."""
 
-    def knows(self, user_id: str) -> bool:
-        """Say at once that there is such a user. False says nothing: ask `find`."""
+    def knows_all(self, user_ids: Collection[str]) -> bool:
+        """Say at once that there are these users. False says nothing: ask `find`."""
         ...
 
 
@@ -125,13 +125,13 @@ class FileUserDirectory:
             raise DirectoryUnavailable(self._trouble)
         return self._profiles.get(user_id)
 
-    def knows(self, user_id: str) -> bool:
-        """Say that there is such a user. False says nothing: the file was not read yet, or nobody looked at it of late.
+    def knows_all(self, user_ids: Collection[str]) -> bool:
+        """Say that there are these users. False says nothing: the file was not read yet, or not looked at of late.
 
         A look that is due begins here and holds nobody up: were it waited for, everybody who asks in that moment would
         have to, once a second, and the slowest hundredth of all answers would be theirs.
         """
-        if self._profiles is None or user_id not in self._profiles:
+        if self._profiles is None or not all(map(self._profiles.__contains__, user_ids)):
             return False
         late_seconds = self._clock() - self._next_check
         if late_seconds < 0 or self._is_looking:

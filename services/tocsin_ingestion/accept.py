@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple, Protocol
 
-from tocsin_core.codec import Headers, build_shared_headers, encode_beside
+from tocsin_core.codec import Headers, build_shared_headers, encode_all_beside, encode_beside
 from tocsin_core.errors import KafkaFailure, MessageError, OutcomeUnknown
 from tocsin_core.message import MAX_BODY_BYTES
 from tocsin_core.outgoing import Outgoing, Stored, wait_until_settled
@@ -135,7 +135,7 @@ class Acceptor:
         """Send many at once, in order. None, and nothing sent, if any user must be looked up: use `accept_all`."""
         sound = [draft for draft in drafts if isinstance(draft, Draft)]
         user_ids = {draft.from_id for draft in sound} | {draft.to_id for draft in sound}  # each is asked once
-        if all(map(self._directory.knows, map(str, user_ids))):
+        if self._directory.knows_all([*map(str, user_ids)]):
             return self._send_all(drafts, self._build_headers(traceparent, now), key, {})
         return None
 
@@ -151,7 +151,7 @@ class Acceptor:
         return [judge(sent) if isinstance(sent, Sent) else sent for sent in sents]
 
     def _knows_users_of(self, draft: Draft) -> bool:
-        return self._directory.knows(str(draft.from_id)) and self._directory.knows(str(draft.to_id))
+        return self._directory.knows_all((str(draft.from_id), str(draft.to_id)))
 
     async def _find_refusals(self, drafts: Sequence[Draft | Problem]) -> dict[int, Problem]:
         unsure = {
@@ -194,7 +194,7 @@ class Acceptor:
             return None
         notifications = [draft.build_notification(make_id(self._target.tenant)) for draft in sound]
         try:
-            contents = [encode_beside(headers, notification) for notification in notifications]
+            contents = encode_all_beside(headers, notifications)
             largest_bytes = max((len(value) for _, value, _ in contents), default=0)
             if largest_bytes > MAX_BODY_BYTES or not self.admission.has_room_for(len(contents), largest_bytes):
                 return None

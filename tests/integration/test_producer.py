@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from tocsin_cli.embedded.kafka import EmbeddedKafka
 from tocsin_core.admin import KafkaAdmin
 from tocsin_core.errors import KafkaFailure, KafkaUnavailable, OutcomeUnknown, QueueFull, RecordRejected, TopicMissing
 from tocsin_core.outgoing import Stored
-from tocsin_core.producer import RecordProducer
+from tocsin_core.producer import REPORTS_PER_TURN, RecordProducer
 from tocsin_core.settings import KafkaConnection, KafkaSettings
 
 pytestmark = pytest.mark.kafka
@@ -214,6 +215,29 @@ async def test_under_load_every_record_is_stored_in_order_although_it_waits_for_
     assert all(each == sorted(each) for each in offsets)
     messages = await asyncio.to_thread(read_all, kafka, topic, 3_000)
     assert len({(message.key(), message.value()) for message in messages}) == len(messages) == 3_000
+
+
+async def test_many_reports_at_once_leave_the_loop_room_between_them(producer: RecordProducer, topic: str) -> None:
+    await producer.send(topic, b"first", b"")
+    rounds, is_done = 0, False
+
+    def go_round() -> None:
+        nonlocal rounds
+        rounds += 1
+        if not is_done:
+            asyncio.get_running_loop().call_soon(go_round)
+
+    records = producer.send_all(topic, [(b"ada", b"", ())] * 5_000)
+    settled_in: list[int] = []
+    for record in records:
+        record.call_when_settled(lambda _: settled_in.append(rounds))
+    time.sleep(2)  # noqa: ASYNC251 - a loop that is held up, while the broker answers for all of them
+    go_round()
+    offsets = [stored.offset for stored in await asyncio.gather(*records)]
+    is_done = True
+    assert max(Counter(settled_in).values()) == REPORTS_PER_TURN
+    assert offsets == sorted(offsets)
+    assert producer.in_flight == 0
 
 
 async def test_after_a_full_queue_empties_sending_works_without_a_restart(kafka: EmbeddedKafka, topic: str) -> None:

@@ -31,16 +31,17 @@ async def town() -> Town:
 
 
 async def test_only_who_was_asked_about_lately_is_known_at_once(town: Town) -> None:
-    assert not town.directory.knows("2")
+    assert not town.directory.knows_all(["2"])
     assert await town.directory.find("2") == ADA
-    assert town.directory.knows("2")
+    assert town.directory.knows_all(["2"])
+    assert not town.directory.knows_all(["2", "77"])
     town.clock.now += 60.0
-    assert not town.directory.knows("2")
+    assert not town.directory.knows_all(["2"])
 
 
 async def test_an_unknown_user_is_never_known_at_once_and_is_remembered_as_unknown(town: Town) -> None:
     assert await town.directory.find("77") is None
-    assert not town.directory.knows("77")
+    assert not town.directory.knows_all(["77"])
     assert await town.directory.find("77") is None
     assert town.source.asked == [["77"]]
 
@@ -121,7 +122,7 @@ async def test_metrics_tell_what_was_remembered_and_what_was_answered(town: Town
     before = {name: count(*name) for name in names}
     town.source.answers["9"] = ProfileInvalid("no")
     await asyncio.gather(*(town.directory.find(each) for each in ("2", "77", "9")), return_exceptions=True)
-    assert town.directory.knows("2")
+    assert town.directory.knows_all(["2"])
     town.source.go_down()
     town.clock.now += 60.0
     await town.directory.find("2")

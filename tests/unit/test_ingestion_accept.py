@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pytest
 
@@ -35,8 +35,8 @@ class Directory:
             raise self.error
         return Profile(id=user_id) if user_id in self.known else None
 
-    def knows(self, user_id: str) -> bool:
-        del user_id
+    def knows_all(self, user_ids: Collection[str]) -> bool:
+        del user_ids
         return False  # `find` is to be asked
 
 

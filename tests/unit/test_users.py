@@ -147,12 +147,13 @@ async def test_a_directory_recovers_when_its_file_appears(tmp_path: Path, clock:
 
 async def test_only_a_user_of_a_file_just_looked_at_is_known_at_once(users_file: Path, clock: Clock) -> None:
     directory = FileUserDirectory(users_file, check_interval_seconds=1, clock=clock)
-    assert not directory.knows("2")  # nothing was read yet
+    assert not directory.knows_all(["2"])  # nothing was read yet
     await directory.find("2")
-    assert directory.knows("2")
-    assert not directory.knows("3")
+    assert directory.knows_all(["2"])
+    assert not directory.knows_all(["3"])
+    assert not directory.knows_all(["2", "3"])
     clock.now += 2.0
-    assert not directory.knows("2")  # nobody has looked for two intervals
+    assert not directory.knows_all(["2"])  # nobody has looked for two intervals
 
 
 async def test_a_look_that_is_due_begins_with_the_first_question_and_holds_nobody_up(
@@ -162,10 +163,10 @@ async def test_a_look_that_is_due_begins_with_the_first_question_and_holds_nobod
     await directory.find("2")
     write(users_file, "3: {name: Grace}")
     clock.now += 1.0
-    assert all(directory.knows("2") for _ in range(3))
+    assert all(directory.knows_all(["2"]) for _ in range(3))
     await directory.close()  # until that look has ended
-    assert directory.knows("3")
-    assert not directory.knows("2")
+    assert directory.knows_all(["3"])
+    assert not directory.knows_all(["2"])
 
 
 async def test_while_the_file_is_being_looked_at_again_its_users_stay_known_at_once(
@@ -176,5 +177,5 @@ async def test_while_the_file_is_being_looked_at_again_its_users_stay_known_at_o
     clock.now += 1.0
     looking = asyncio.create_task(directory.find("2"))
     await asyncio.sleep(0)
-    assert directory.knows("2")
+    assert directory.knows_all(["2"])
     await looking

@@ -8,7 +8,7 @@ surely does, and an outage of the directory need not be one of notifications. Ho
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from tocsin_core.directory import metrics
 from tocsin_core.directory.cache import ProfileCache
@@ -59,12 +59,14 @@ class RemoteUserDirectory:
             metrics.CACHE["stale"] += 1
             return profile
 
-    def knows(self, user_id: str) -> bool:
-        """Say that there is such a user. False says nothing: nothing fresh is remembered."""
-        entry = self._cache.find_fresh(user_id, self._clock())
-        if entry is None or entry.profile is None:
-            return False
-        metrics.CACHE["hit"] += 1
+    def knows_all(self, user_ids: Collection[str]) -> bool:
+        """Say that there are these users. False says nothing: of one, nothing fresh is remembered."""
+        now = self._clock()
+        for user_id in user_ids:
+            entry = self._cache.find_fresh(user_id, now)
+            if entry is None or entry.profile is None:
+                return False
+        metrics.CACHE["hit"] += len(user_ids)
         return True
 
     async def check(self) -> None:
