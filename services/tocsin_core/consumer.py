@@ -35,6 +35,7 @@ from tocsin_core.connection import check_files, translate_error, translate_excep
 from tocsin_core.consumer_config import (
     BATCH_RECORDS,
     HAND_OVER_MARGIN_SECONDS,
+    MIN_POLL_INTERVAL_MS,
     SETTLE_SECONDS,
     GroupProtocol,
     build_consumer_config,
@@ -51,8 +52,9 @@ POLL_STALE_SECONDS = 30.0
 PROBE_INTERVAL_SECONDS = 5.0
 PROBE_TIMEOUT_SECONDS = 2.0
 RESUME_TIMEOUT_SECONDS = 5.0
-RESUME_ATTEMPTS = 6
 RESUME_AGAIN_SECONDS = 0.2
+RESUME_SECONDS = MIN_POLL_INTERVAL_MS / 1_000
+"""How long partitions may wait for word of where the group stands; then the group may have given up on this member."""
 MIN_SHARE_RECORDS = 100
 
 TopicAndPartition = tuple[str, int]
@@ -316,20 +318,21 @@ class RecordConsumer:
     ) -> list[tuple[TopicPartition, Commit | None]]:
         """Return where the group stands, or nothing if this process is told to stop meanwhile.
 
-        Raise KafkaFailure if nobody says it: to guess would be to deliver again.
+        Raise KafkaFailure if nobody says it, after a time in which brokers restart: to guess would be to deliver again.
         """
-        reason: KafkaFailure | None = None
-        for attempt in range(1, RESUME_ATTEMPTS + 1 if partitions else 1):
+        until = time.monotonic() + RESUME_SECONDS
+        while partitions:
             try:
                 found = consumer.committed(partitions, RESUME_TIMEOUT_SECONDS)
                 return [(each, to_commit(each)) for each in found]
             except KafkaException as error:
                 reason = translate_exception(error)
-                self._complaints.about("the group's offsets cannot be read", str(reason), attempt=attempt)
+            self._complaints.about("the group's offsets cannot be read", str(reason))
+            self._polled_at = time.monotonic()  # it waits for Kafka, as it would in a poll
+            if self._polled_at >= until:
+                raise reason
             if self._is_stopping.wait(RESUME_AGAIN_SECONDS):
-                return []
-        if reason is not None:
-            raise reason
+                break
         return []
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:

@@ -20,9 +20,10 @@ from pathlib import Path
 
 from chaos.bugs import Bug
 from chaos.faults import FAULTS
+from chaos.ground import Broker
 from chaos.proof import prove
 from chaos.report import build_last_line, build_table, describe_failure
-from chaos.suite import Result, brokers_in, run_seed
+from chaos.suite import Result, run_seed
 
 TABLE = "table.txt"
 """Where the findings so far stand, in the folder of the logs, while further seeds run."""
@@ -35,18 +36,18 @@ async def run(arguments: argparse.Namespace) -> int:
     directory = arguments.directory or Path(tempfile.mkdtemp(prefix="tocsin-chaos-"))
     bug = str(arguments.bug or "")
     results: list[Result] = []
-    async with brokers_in(directory) as brokers:
-        if arguments.prove:
-            return 1 if await prove(brokers.sound, directory) else 0
-        for seed in seeds:
-            began = time.monotonic()
-            news = await run_seed(brokers, faults, seed, directory, bug=bug, say=_say)
-            for result in news:
-                if not result.is_kept:
-                    print(describe_failure(result, bug), flush=True)
-            results += news
-            _say(f"seed {seed}: {time.monotonic() - began:.0f} s")
-            (directory / TABLE).write_text(f"{build_table(results)}\n{build_last_line(results)}\n", encoding="utf-8")
+    if arguments.prove:
+        async with Broker(directory / "broker") as broker:
+            return 1 if await prove(broker, directory) else 0
+    for seed in seeds:
+        began = time.monotonic()
+        news = await run_seed(faults, seed, directory, bug=bug, say=_say)
+        for result in news:
+            if not result.is_kept:
+                print(describe_failure(result, bug), flush=True)
+        results += news
+        _say(f"seed {seed}: {time.monotonic() - began:.0f} s")
+        (directory / TABLE).write_text(f"{build_table(results)}\n{build_last_line(results)}\n", encoding="utf-8")
     print(build_table(results))
     print(build_last_line(results))
     return 0 if all(result.is_kept for result in results) else 1

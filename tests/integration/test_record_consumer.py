@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import threading
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -12,7 +15,7 @@ from tocsin_cli.embedded.kafka import EmbeddedKafka
 from tocsin_core.admin import KafkaAdmin
 from tocsin_core.assignment import Assignment, Batch
 from tocsin_core.consumer import RecordConsumer
-from tocsin_core.settings import KafkaSettings
+from tocsin_core.settings import KafkaConnection, KafkaSettings
 
 pytestmark = pytest.mark.kafka
 
@@ -148,6 +151,35 @@ async def test_what_the_client_reads_twice_is_taken_once(kafka: EmbeddedKafka, t
     await sink.wait_until(lambda: sum(sink.taken.values()) >= 44)
     assert sorted(sink.taken.values()) == [11, 11, 11, 11]
     await member.stop()
+
+
+@PROTOCOLS
+async def test_a_member_waits_for_word_of_where_its_group_stands(
+    topic: str, protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(RecordConsumer):
+        """A member whose broker hangs, once, when it is given partitions."""
+
+        is_sound = True
+
+        def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+            if partitions and self.is_sound:
+                self.is_sound = False
+                os.kill(own.pid, signal.SIGSTOP)
+                threading.Timer(6.0, os.kill, (own.pid, signal.SIGCONT)).start()
+            super()._on_assign(consumer, partitions)
+
+    monkeypatch.setattr("tocsin_core.consumer.RESUME_TIMEOUT_SECONDS", 0.3)
+    with EmbeddedKafka() as own:
+        admin = KafkaAdmin(KafkaConnection(brokers=[own.bootstrap_servers]), client_id="tests")
+        await admin.create_topic(topic, partitions=4)
+        await admin.close()
+        produce(own, topic, 40)
+        sink = Held()
+        member = build_member(own, topic, sink, protocol, kind=Interrupted)
+        await member.start()
+        await sink.wait_until(lambda: sum(sink.taken.values()) == 40)
+        await member.stop()
 
 
 async def test_partitions_that_come_while_a_member_leaves_are_not_asked_about(kafka: EmbeddedKafka, topic: str) -> None:
