@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import ssl
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -145,6 +147,33 @@ async def test_silence_ends_with_the_time_out_each_time() -> None:
         await impatient.close()
     assert [str(failure) for failure in failures] == ["operation timedout"] * 3
     assert all(failure.is_uncertain for failure in failures)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no uvloop")
+def test_under_uvloop_requests_end_by_themselves_or_are_cancelled_at_any_moment(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    import uvloop  # noqa: PLC0415 - it is not everywhere
+
+    async def post_in_turn(transport: CurlTransport, url: str, patience: random.Random) -> set[str]:
+        ends = set()
+        for _ in range(200):
+            try:
+                async with asyncio.timeout(patience.uniform(0.0, 0.01)):
+                    ends.add(str(await failure_of(transport, url)))
+            except TimeoutError:
+                ends.add("cancelled")
+        return ends
+
+    async def run() -> set[str]:
+        impatient = CurlTransport(timeout_seconds=0.005)
+        async with listening(Requests(lambda _number, _writer: None)) as url:
+            ends = await asyncio.gather(*(post_in_turn(impatient, url, random.Random(seed)) for seed in range(10)))
+            await impatient.close()
+        return set().union(*ends)
+
+    assert uvloop.run(run()) == {"operation timedout", "cancelled"}
+    assert capfd.readouterr().err == ""  # where libcurl's library writes what went wrong within a callback
 
 
 async def test_retry_after_is_that_of_the_last_answer(transport: CurlTransport) -> None:

@@ -42,7 +42,8 @@ class EpollMulti:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_turn_due = False
         self._alarm_at: float | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._rings_at = 0.0  # not asked of the timer: uvloop's does not know when it is due at once
 
     def setopt(self, option: int, value: int) -> None:
         """Set an option of libcurl's for all of them."""
@@ -51,9 +52,12 @@ class EpollMulti:
     async def perform(self, curl: pycurl.Curl) -> None:
         """Return when the transfer has ended. Raise pycurl.error if it failed."""
         loop = self._loop or self._join_loop()
-        answer = self._answers[curl] = loop.create_future()
         try:
             self._multi.add_handle(curl)
+        except pycurl.error as error:
+            raise _given_up(error) from error
+        answer = self._answers[curl] = loop.create_future()
+        try:
             await answer
         finally:
             if self._answers.pop(curl, None) is not None:  # cancelled
@@ -104,13 +108,13 @@ class EpollMulti:
             if not self._is_turn_due:
                 self._is_turn_due = True
                 self._loop.call_soon(self._take_turn)
-        elif self._alarm_at is not None and (self._timer is None or self._timer.when() > self._alarm_at):
+        elif self._alarm_at is not None and (self._timer is None or self._rings_at > self._alarm_at):
             self._set_timer(self._loop, self._alarm_at)
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop, at: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = loop.call_at(at, self._ring, loop)
+        self._timer, self._rings_at = loop.call_at(at, self._ring, loop), at
 
     def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
@@ -139,7 +143,7 @@ class EpollMulti:
             self._multi.socket_action(socket, events)
         except pycurl.error as error:  # libcurl has lost its way: there will be no answers
             for curl in list(self._answers):
-                self._end(curl, error)
+                self._end(curl, _given_up(error))
 
     def _hand_out(self) -> None:
         _, ended, failed = self._multi.info_read()
@@ -157,3 +161,8 @@ class EpollMulti:
             answer.set_result(None)
         else:
             answer.set_exception(error)
+
+
+def _given_up(error: pycurl.error) -> pycurl.error:
+    """Return how a transfer ended that libcurl could not go on with; its codes for that mean other things of one."""
+    return pycurl.error(pycurl.E_ABORTED_BY_CALLBACK, str(error))
