@@ -30,6 +30,7 @@ from tocsin_consumer.claim_script import BURIED, DONE, SCRIPT, SCRIPT_SHA, UNCER
 from tocsin_consumer.claim_store import decide_advice, decide_refusal, explain, observe_store
 from tocsin_consumer.claims import NO_PLACE, Buried, Claim, ClaimKey, ClaimsUnavailable, Done, Granted, Held
 from tocsin_core.complaints import Complaints
+from tocsin_core.errors import KafkaFailure
 from tocsin_core.logging import get_logger
 from tocsin_core.settings import RedisSettings
 from tocsin_core.store import build_options
@@ -83,7 +84,8 @@ class RedisClaims:
         """`pipeline` (`namespace/name`) separates the pipelines that share a server.
 
         `keep_seconds` must be no less than a notification is worth sending. `is_new` is asked when the store knows
-        nothing of the pipeline: True only if nothing can have been sent yet.
+        nothing of the pipeline: True only if nothing can have been sent yet; a KafkaFailure has it asked again, and
+        nothing is claimed before it answers.
         """
         self._redis = Redis.from_url(
             **build_options(settings),
@@ -209,6 +211,8 @@ class RedisClaims:
             await self._call(())
         except (RedisError, OSError) as error:
             self._absence = explain(error)
+        except KafkaFailure as failure:
+            self._refusal = f"the claim store is empty, and whether anything was sent before is not known: {failure}"
         else:
             self._refusal = decide_refusal(facts)
             self._advise(decide_advice(facts))

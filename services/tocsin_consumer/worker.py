@@ -27,7 +27,7 @@ from tocsin_core.admin import KafkaAdmin
 from tocsin_core.consumer import MIN_SHARE_RECORDS, RecordConsumer
 from tocsin_core.consumer_config import BATCH_RECORDS
 from tocsin_core.directory.build import build_directory
-from tocsin_core.errors import KafkaFailure, TopicMissing
+from tocsin_core.errors import KafkaFailure, NotAuthenticated, NotAuthorized, TopicMissing
 from tocsin_core.health import HealthServer
 from tocsin_core.logging import configure_logging, get_logger
 from tocsin_core.producer import RecordProducer
@@ -250,13 +250,16 @@ def build_order(settings: Settings) -> Order:
 
 
 async def observe_newness(kafka: KafkaSettings) -> bool:
-    """Return whether the pipeline's group has never committed an offset; False where Kafka does not say."""
+    """Return whether the pipeline's group has never committed an offset; False where we may not know.
+
+    Raise KafkaFailure while Kafka does not say.
+    """
     admin = KafkaAdmin(kafka, client_id=f"tocsin-consumer-{socket.gethostname()}")
     try:
         return all(each.committed is None for each in await admin.observe_group(kafka.consumer_group, kafka.topic))
     except TopicMissing:
         return True
-    except KafkaFailure:
+    except (NotAuthenticated, NotAuthorized):
         return False
     finally:
         await admin.close()

@@ -31,6 +31,7 @@ from tocsin_consumer.claims import (
     NoClaims,
 )
 from tocsin_consumer.redis_claims import RedisClaims
+from tocsin_core.errors import KafkaUnavailable
 from tocsin_core.settings import RedisSettings
 
 KEY = ClaimKey("n1", "hook")
@@ -298,6 +299,32 @@ async def test_on_a_pipeline_with_a_history_an_empty_store_has_lost_its_memory(v
     answer = await claim(claims, accepted_at=datetime.now(UTC) - timedelta(seconds=1))
     assert isinstance(answer, Granted)
     assert answer.is_uncertain
+    await claims.close()
+
+
+async def test_an_empty_store_is_not_used_while_nobody_says_whether_the_pipeline_is_new(
+    valkey_store: ValkeyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tocsin_consumer.redis_claims.LOOK_AGAIN_SECONDS", 0.01)
+    is_told = asyncio.Event()
+
+    async def is_new() -> bool:
+        if not is_told.is_set():
+            raise KafkaUnavailable("no broker answers")
+        return True
+
+    await valkey_store.flush()
+    claims = RedisClaims(RedisSettings(url=valkey_store.url), pipeline=valkey_store.pipeline, is_new=is_new)
+    await claims.start()
+    with pytest.raises(ClaimsUnavailable, match="not known: no broker answers"):
+        await claim(claims, accepted_at=datetime.now(UTC) - timedelta(days=1))
+    is_told.set()
+    async with asyncio.timeout(10):
+        while claims.trouble:  # noqa: ASYNC110 - it tells nobody when it ends
+            await asyncio.sleep(0.01)
+    answer = await claim(claims, accepted_at=datetime.now(UTC) - timedelta(days=1))
+    assert isinstance(answer, Granted)
+    assert not answer.is_uncertain
     await claims.close()
 
 
