@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple, Protocol
 
-from tocsin_core.codec import Headers, build_shared_headers, encode_all_beside, encode_beside
+from tocsin_core.codec import Headers, build_shared_headers, encode_beside
 from tocsin_core.errors import KafkaFailure, MessageError, OutcomeUnknown
 from tocsin_core.message import MAX_BODY_BYTES
 from tocsin_core.outgoing import Outgoing, Stored, wait_until_settled
@@ -194,7 +194,7 @@ class Acceptor:
             return None
         notifications = [draft.build_notification(make_id(self._target.tenant)) for draft in sound]
         try:
-            contents = encode_all_beside(headers, notifications)
+            contents = [encode_beside(headers, notification) for notification in notifications]
             largest_bytes = max((len(value) for _, value, _ in contents), default=0)
             if largest_bytes > MAX_BODY_BYTES or not self.admission.has_room_for(len(contents), largest_bytes):
                 return None
