@@ -34,12 +34,14 @@ from tocsin_core.complaints import Complaints
 from tocsin_core.connection import check_files, translate_error, translate_exception
 from tocsin_core.consumer_config import (
     BATCH_RECORDS,
+    CLOSE_SECONDS,
     HAND_OVER_MARGIN_SECONDS,
     MIN_POLL_INTERVAL_MS,
     SETTLE_SECONDS,
     GroupProtocol,
     build_consumer_config,
 )
+from tocsin_core.coordinator import CoordinatorWatch, read_statistics
 from tocsin_core.errors import KafkaFailure
 from tocsin_core.logging import get_logger
 from tocsin_core.message import Record
@@ -95,12 +97,14 @@ class RecordConsumer:
         self._is_stopping = threading.Event()
         self._assignments: dict[TopicAndPartition, Assignment] = {}
         self._epoch = 0
+        self._client: Consumer | None = None
         self._next_commit = 0.0
         self._next_probe = 0.0
         self._polled_at = time.monotonic()
         self._is_refused = False
         self._sink_failure: Exception | None = None
         self._trouble = Trouble(_log.error)
+        self._coordinator = CoordinatorWatch()
         self._committer = Committer()
         self._complaints = Complaints(_log.error, every_seconds=30.0)
         self._remarks = Complaints(_log.info, every_seconds=30.0)
@@ -167,11 +171,11 @@ class RecordConsumer:
         )
         callbacks: dict[str, Any] = {
             "error_cb": self._on_error,
-            "stats_cb": self._trouble.note_statistics,
+            "stats_cb": self._on_statistics,
             "on_commit": self._committer.on_commit,
         }
         try:
-            consumer = Consumer({**config, **callbacks}, logger=logging.getLogger("tocsin.librdkafka"))
+            consumer = self._client = Consumer({**config, **callbacks}, logger=logging.getLogger("tocsin.librdkafka"))
             self._subscribe(consumer)
         except KafkaException as error:
             raise translate_exception(error) from error
@@ -203,19 +207,41 @@ class RecordConsumer:
                 self._poll(consumer)
                 if self._is_refused:
                     consumer = self._fall_back(consumer)
+                elif not self._assignments and self._coordinator.is_astray(self._polled_at):
+                    consumer = self._find_back(consumer)
             self._hand_over(consumer, self._take(list(self._assignments)))
         finally:
-            consumer.close()
+            self._close(consumer)
         if self._sink_failure is not None:
             raise self._sink_failure
 
     def _fall_back(self, consumer: Consumer) -> Consumer:
         _log.info("the broker has no group.protocol=consumer: joining as a classic member")
-        consumer.close()
         self._is_refused = False
-        self._trouble.begin_again()
         self.group_protocol = "classic"
+        return self._replace(consumer)
+
+    def _find_back(self, consumer: Consumer) -> Consumer:
+        _log.warning("the group's coordinator was not found again: joining with a new client")
+        return self._replace(consumer)
+
+    def _replace(self, consumer: Consumer) -> Consumer:
+        self._client = None  # what the old one may still say about partitions is not about those of the new one
+        self._close(consumer)
+        self._trouble.begin_again()
+        self._coordinator.begin_again()
         return self._open()
+
+    def _close(self, consumer: Consumer) -> None:
+        """Leave the group, and leave a client to itself that does not come back from that.
+
+        Without a coordinator it may not: https://github.com/confluentinc/librdkafka/issues/3740.
+        """
+        leaving = threading.Thread(target=consumer.close, name="kafka-consumer-close", daemon=True)
+        leaving.start()
+        leaving.join(CLOSE_SECONDS)
+        if leaving.is_alive():
+            _log.warning("the group was not left in time: it will notice by itself", seconds=CLOSE_SECONDS)
 
     def _poll(self, consumer: Consumer) -> None:
         if self._topics != self._wanted_topics:
@@ -288,7 +314,7 @@ class RecordConsumer:
         self._committer.commit_due(consumer, self._assignments.values())
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        if self._is_stopping.is_set():
+        if self._is_stopping.is_set() or consumer is not self._client:
             return  # a rebalance met the farewell: nothing of them will be read
         self._trouble.note_progress()
         begins: list[TopicPartition] = []
@@ -336,10 +362,14 @@ class RecordConsumer:
         return []
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if consumer is not self._client:
+            return
         self._hand_over(consumer, self._take(_keys(partitions)))
         self._polled_at = time.monotonic()
 
-    def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if consumer is not self._client:
+            return
         lost = self._take(_keys(partitions))
         for assignment in lost:
             assignment.fence()
@@ -395,6 +425,11 @@ class RecordConsumer:
             self._on_group_error(error)
         else:
             self._trouble.note_connection(error)
+
+    def _on_statistics(self, text: str) -> None:
+        statistics = read_statistics(text)
+        self._trouble.note_statistics(statistics)
+        self._coordinator.note(statistics, time.monotonic())
 
     def _probe(self, consumer: Consumer) -> None:
         """Ask for the topic while nothing comes: under KIP-848 a missing one is not an error but a silence."""

@@ -20,6 +20,8 @@ HAND_OVER_MARGIN_SECONDS = 60.0
 """What a hand-over may take beyond its drain before the group gives up on this member."""
 SETTLE_SECONDS = 20.0
 """How long of that it waits for a coordinator that does not answer."""
+CLOSE_SECONDS = 5.0
+"""How long leaving the group may take: with a coordinator it is a tenth of a second, and without one no time helps."""
 METADATA_REFRESH_MS = 30_000
 """How soon new partitions of a grown topic are noticed."""
 STATISTICS_INTERVAL_MS = 2_000

@@ -9,12 +9,12 @@ ready for a moment, and the pods that work would be replaced.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
 from tocsin_core.complaints import Complaints
 from tocsin_core.connection import Code, KafkaErrorLike, choose_cause, translate, translate_error
+from tocsin_core.coordinator import Statistics
 from tocsin_core.errors import KafkaFailure, NotAuthorized, TopicMissing
 
 EVERY_SECONDS = 30.0
@@ -52,11 +52,9 @@ class Trouble:
         self._group = failure
         self._say("records cannot be read", failure)
 
-    def note_statistics(self, text: str) -> None:
+    def note_statistics(self, statistics: Statistics) -> None:
         """Take back a trouble with the connection if a broker is up."""
-        if self._connection is None and self._has_connected:
-            return  # nothing to take back, and the text is long
-        if any(broker["state"] == "UP" for broker in json.loads(text)["brokers"].values()):
+        if statistics.is_connected:
             self._has_connected = True
             self._connection = None
 

@@ -193,3 +193,58 @@ async def test_partitions_that_come_while_a_member_leaves_are_not_asked_about(ka
     member._is_stopping.set()
     member._on_assign(Silent(), [TopicPartition(topic, 0)])  # type: ignore[arg-type]  # asked for one method
     assert member._assignments == {}
+
+
+@PROTOCOLS
+async def test_a_member_without_a_coordinator_joins_with_new_clients_until_there_is_one(
+    topic: str, protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Counted(RecordConsumer):
+        """A member that counts its clients."""
+
+        clients = 0
+        has_replaced = asyncio.Event()
+
+        def _open(self) -> Consumer:
+            self.clients += 1
+            if self.clients > 1:
+                self._call_loop(self.has_replaced.set)
+            return super()._open()
+
+    monkeypatch.setattr("tocsin_core.coordinator.WITHOUT_SECONDS", 3.0)
+    monkeypatch.setattr("tocsin_core.consumer.CLOSE_SECONDS", 0.5)
+    with EmbeddedKafka(properties={"offsets.topic.replication.factor": "3"}) as own:  # more than there can be
+        admin = KafkaAdmin(KafkaConnection(brokers=[own.bootstrap_servers]), client_id="tests")
+        await admin.create_topic(topic, partitions=4)
+        produce(own, topic, 40)
+        sink = Held()
+        member = build_member(own, topic, sink, protocol, kind=Counted)
+        await member.start()
+        async with asyncio.timeout(60):
+            await Counted.has_replaced.wait()
+        assert not sink.taken
+        await admin.create_topic("__consumer_offsets", partitions=4, config={"cleanup.policy": "compact"})
+        await admin.close()
+        await sink.wait_until(lambda: sum(sink.taken.values()) == 40)
+        await member.stop()
+
+
+def test_a_client_that_does_not_come_back_from_leaving_is_left_to_itself(
+    kafka: EmbeddedKafka, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stuck:
+        """A Kafka client that waits for a coordinator for ever."""
+
+        def __init__(self) -> None:
+            self.release = threading.Event()
+
+        def close(self) -> None:
+            self.release.wait()
+
+    monkeypatch.setattr("tocsin_core.consumer.CLOSE_SECONDS", 0.1)
+    client = Stuck()
+    leaving = threading.Thread(target=build_member(kafka, topic, Held())._close, args=(client,), daemon=True)
+    leaving.start()
+    leaving.join(30)
+    assert not leaving.is_alive()
+    client.release.set()

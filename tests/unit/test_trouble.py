@@ -9,11 +9,12 @@ import pytest
 from confluent_kafka import KafkaError
 
 from tocsin_core.connection import Code, translate
+from tocsin_core.coordinator import read_statistics
 from tocsin_core.errors import KafkaUnavailable, NotAuthenticated, NotAuthorized, TopicMissing
 from tocsin_core.trouble import Trouble
 
-UP = json.dumps({"brokers": {"one": {"state": "DOWN"}, "two": {"state": "UP"}}})
-DOWN = json.dumps({"brokers": {"one": {"state": "DOWN"}}})
+UP = read_statistics(json.dumps({"brokers": {"one": {"state": "DOWN"}, "two": {"state": "UP"}}}))
+DOWN = read_statistics(json.dumps({"brokers": {"one": {"state": "DOWN"}}}))
 
 
 @pytest.fixture

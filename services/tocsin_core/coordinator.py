@@ -1,0 +1,71 @@
+"""Whether a member still finds the coordinator of its group, by librdkafka's own statistics.
+
+A client that lost its coordinator asks the brokers for it until it is told. Now and then one stops asking (2.16, under
+KIP-848, after a broker had hung for longer than a session): it joins nothing from then on, and nothing but a new client
+helps. An error would have been the better witness, but none is raised: the statistics are all that shows it.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+WITHOUT_SECONDS = 60.0
+"""How long a client may look for its coordinator while a broker answers; a coordinator moves within a few seconds."""
+
+
+class _Broker(msgspec.Struct):
+    state: str
+
+
+class _Group(msgspec.Struct):
+    state: str
+
+
+class Statistics(msgspec.Struct):
+    """What is read of a client's statistics: its brokers and its group.
+
+    https://github.com/confluentinc/librdkafka/blob/master/STATISTICS.md
+    """
+
+    brokers: dict[str, _Broker]
+    cgrp: _Group | None = None
+
+    @property
+    def is_connected(self) -> bool:
+        """Return whether a broker is up."""
+        return any(broker.state == "UP" for broker in self.brokers.values())
+
+    @property
+    def has_coordinator(self) -> bool:
+        """Return whether the group's coordinator is known and connected."""
+        return self.cgrp is not None and self.cgrp.state == "up"
+
+
+_decoder = msgspec.json.Decoder(Statistics)
+
+
+def read_statistics(text: str) -> Statistics:
+    """Return what librdkafka's statistics say of brokers and group."""
+    return _decoder.decode(text)
+
+
+class CoordinatorWatch:
+    """How long a client has been without a coordinator although a broker was there to ask."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def note(self, statistics: Statistics, now: float) -> None:
+        """Take note of the statistics at this moment (seconds of any steady clock)."""
+        if statistics.has_coordinator or not statistics.is_connected:
+            self._since = None
+        elif self._since is None:
+            self._since = now
+
+    def is_astray(self, now: float) -> bool:
+        """Return whether the client has looked for longer than it can take to find one."""
+        return self._since is not None and now - self._since >= WITHOUT_SECONDS
+
+    def begin_again(self) -> None:
+        """Forget what an earlier client met."""
+        self._since = None
