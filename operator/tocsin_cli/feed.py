@@ -19,6 +19,7 @@ from typing import BinaryIO, NamedTuple
 import msgspec
 
 from tocsin_cli.poster import Answer
+from tocsin_core.codec import UNREADABLE_JSON
 from tocsin_core.message import MAX_BODY_BYTES
 
 LINES_AHEAD = 256
@@ -49,7 +50,7 @@ def read_target(body: bytes) -> Target:
     """Return recipient and channels of a body, as far as it has them: what is malformed is the service's to refuse."""
     try:
         return msgspec.json.decode(body, type=Target)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE_JSON:
         return Target()
 
 

@@ -18,6 +18,8 @@ from tocsin_core.errors import MessageError
 from tocsin_core.message import Notification, Record
 
 EVENT_TYPE = "dev.tocsin.notification.v1"
+UNREADABLE_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for bytes that are no JSON of the wanted shape: the last of them for ten thousand brackets."""
 TRACE_ID = slice(3, 35)
 """Where a valid traceparent holds its trace id."""
 TRACEPARENT = re.compile(r"^00-(?P<trace_id>(?!0{32})[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z")
@@ -47,7 +49,7 @@ def decode(value: bytes | None) -> Notification:
         raise MessageError("the record has no value")
     try:
         return _decoder.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE_JSON as error:
         raise MessageError(f"not a notification: {error}") from error
 
 

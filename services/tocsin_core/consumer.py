@@ -28,6 +28,7 @@ from typing import Any, Literal, cast
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from tocsin_core.assignment import Assignment, Batch, Sink, decide_pause
+from tocsin_core.client_statistics import read_statistics
 from tocsin_core.commits import Commit
 from tocsin_core.committer import Committer, to_commit
 from tocsin_core.complaints import Complaints
@@ -41,7 +42,7 @@ from tocsin_core.consumer_config import (
     GroupProtocol,
     build_consumer_config,
 )
-from tocsin_core.coordinator import CoordinatorWatch, read_statistics
+from tocsin_core.coordinator import CoordinatorWatch
 from tocsin_core.errors import KafkaFailure
 from tocsin_core.logging import get_logger
 from tocsin_core.message import Record

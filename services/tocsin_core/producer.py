@@ -22,10 +22,10 @@ from collections import deque
 from collections.abc import Iterable
 from functools import partial
 
-import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from tocsin_core import metrics
+from tocsin_core.client_statistics import read_statistics
 from tocsin_core.connection import Code, check_files, choose_cause, translate, translate_error, translate_exception
 from tocsin_core.errors import KafkaFailure, KafkaUnavailable, OutcomeUnknown
 from tocsin_core.gathering import FULL_RECORDS, Gathering
@@ -45,16 +45,6 @@ METADATA_TIMEOUT_SECONDS = 5.0
 
 class _EnoughForNow(Exception):
     """Ends a `poll` from within a report: librdkafka keeps the others, in no particular order (`rd_kafka_yield`)."""
-
-
-class _Broker(msgspec.Struct):
-    state: str
-
-
-class _Statistics(msgspec.Struct):
-    """What is read of librdkafka's statistics, which tell much of every partition."""
-
-    brokers: dict[str, _Broker]
 
 
 class RecordProducer:
@@ -344,8 +334,7 @@ class RecordProducer:
         self._connection_failure = choose_cause(self._connection_failure, failure)
 
     def _on_statistics(self, text: str) -> None:
-        brokers = msgspec.json.decode(text, type=_Statistics).brokers.values()
-        if any(broker.state == "UP" for broker in brokers):
+        if read_statistics(text).is_connected:
             self._has_connected = True
             self._connection_failure = None
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from tocsin_core.client_statistics import Statistics
 from tocsin_core.complaints import Complaints
 from tocsin_core.connection import Code, KafkaErrorLike, choose_cause, translate, translate_error
-from tocsin_core.coordinator import Statistics
 from tocsin_core.errors import KafkaFailure, NotAuthorized, TopicMissing
 
 EVERY_SECONDS = 30.0

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Protocol
 import msgspec
 import yaml
 
+from tocsin_core.codec import UNREADABLE_JSON
 from tocsin_core.errors import TocsinError
 from tocsin_core.logging import get_logger
 
@@ -209,7 +210,7 @@ def parse_profile(user_id: str, text: bytes | str) -> Profile:
     """
     try:
         fields = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE_JSON as error:
         raise DirectoryError(f"user {user_id!r}: what it holds is not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise DirectoryError(f'user {user_id!r}: a profile is an object such as {{"name": "Ada"}}')

@@ -13,6 +13,7 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
+from tocsin_core.codec import UNREADABLE_JSON
 from tocsin_core.message import MAX_ID_CHARACTERS, ChannelNames, Instant, Notification, Text, Title
 from tocsin_ingestion.problems import MALFORMED, FieldError, Problem, invalid
 
@@ -74,14 +75,13 @@ _EXPECTED = {
     "toID": f"an integer of 64 bits or a string of 1 to {MAX_ID_CHARACTERS} characters",
     "expiresAt": 'a moment with its time zone, such as "2030-01-31T12:00:00Z"',
 }
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def parse_json(body: bytes) -> Draft:
     """Return the draft in a JSON body. Raise Problem: 400 if it is not JSON, 422 naming the fields if it is wrong."""
     try:
         draft = _decoder.decode(body)
-    except _UNREADABLE as error:
+    except UNREADABLE_JSON as error:
         raise _explain(body, error) from error
     if draft.data is not None:
         _check_depth(draft.data, body)
@@ -92,7 +92,7 @@ def parse_all_json(bodies: Sequence[bytes | msgspec.Raw]) -> list[Draft]:
     """Return the draft of each. Raise Problem, which says nothing more, if any one of them would."""
     try:
         drafts = list(map(_decoder.decode, bodies))
-    except _UNREADABLE as error:
+    except UNREADABLE_JSON as error:
         raise malformed(error) from error
     for draft, body in zip(drafts, bodies, strict=True):
         if draft.data is not None:
@@ -139,7 +139,7 @@ def _explain(body: bytes, error: Exception) -> Problem:
         found = _find_faults(_fields_decoder.decode(body))
     except msgspec.ValidationError:
         return invalid(FieldError("(body)", "must be one JSON object: " + str(error)))
-    except _UNREADABLE as unreadable:
+    except UNREADABLE_JSON as unreadable:
         return malformed(unreadable)
     return invalid(*(found[:MAX_NAMED_ERRORS] or [FieldError("(body)", str(error))]))
 

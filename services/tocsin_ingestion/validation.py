@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from tocsin_core.codec import UNREADABLE_JSON
 from tocsin_core.message import MAX_BODY_BYTES
 from tocsin_ingestion.draft import Draft, Rules, check_draft, malformed, parse_all_json, parse_json
 from tocsin_ingestion.media import JSON, Media, read_media
@@ -95,7 +96,7 @@ def _split_array(body: bytes) -> list[msgspec.Raw]:
         return _items_decoder.decode(body)
     except msgspec.ValidationError as error:
         raise invalid(FieldError("(body)", "must be a JSON array of notifications")) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE_JSON as error:
         raise malformed(error) from error
 
 

@@ -20,7 +20,7 @@ from jgo.maven import MavenContext
 
 from tocsin_cli.embedded import jars
 from tocsin_cli.embedded.kafka import BrokerSecurity, EmbeddedKafka
-from tocsin_cli.embedded.process import EmbeddedError
+from tocsin_cli.embedded.process import EmbeddedError, find_free_ports
 from tocsin_cli.embedded.valkey import EmbeddedValkey
 from tocsin_core.admin import KafkaAdmin
 from tocsin_core.settings import KafkaConnection
@@ -87,6 +87,34 @@ def test_a_taken_port_is_said_and_leaves_nothing_behind() -> None:
             server.start()
     with pytest.raises(EmbeddedError, match="not running"):
         _ = server.pid
+
+
+def test_free_ports_are_none_of_outgoing_connections() -> None:
+    ports = find_free_ports("127.0.0.1", 3)
+    assert len(set(ports)) == 3
+    assert max(ports) < 32_768
+
+
+@pytest.mark.kafka
+def test_a_broker_with_a_port_of_its_own_tries_another_for_its_inner_listeners(monkeypatch: pytest.MonkeyPatch) -> None:
+    [wanted] = find_free_ports("127.0.0.1", 1)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        offers = [[wanted, taken.getsockname()[1], find_free_ports("127.0.0.1", 1)[0]], find_free_ports("127.0.0.1", 3)]
+        monkeypatch.setattr("tocsin_cli.embedded.kafka.find_free_ports", lambda *_: offers.pop(0))
+        with EmbeddedKafka(port=wanted) as server:
+            assert server.bootstrap_servers == f"127.0.0.1:{wanted}"
+    assert not offers
+
+
+@pytest.mark.kafka
+def test_a_broker_whose_own_port_is_taken_says_so_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    offers = [find_free_ports("127.0.0.1", 3)]
+    monkeypatch.setattr("tocsin_cli.embedded.kafka.find_free_ports", lambda *_: offers.pop(0))
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(EmbeddedError, match="Address already in use"),
+    ):
+        EmbeddedKafka(port=taken.getsockname()[1]).start()
 
 
 @pytest.mark.parametrize("word", ["", "a,b", 'a"b', "a]b", "a;b", "a\nb"])

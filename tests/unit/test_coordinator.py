@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from tocsin_core.coordinator import WITHOUT_SECONDS, CoordinatorWatch, Statistics, read_statistics
+from tocsin_core.client_statistics import Statistics, read_statistics
+from tocsin_core.coordinator import WITHOUT_SECONDS, CoordinatorWatch
 
 
 def make(group: str, broker: str = "UP") -> Statistics:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError
 
+from tocsin_core.client_statistics import read_statistics
 from tocsin_core.connection import Code, translate
-from tocsin_core.coordinator import read_statistics
 from tocsin_core.errors import KafkaUnavailable, NotAuthenticated, NotAuthorized, TopicMissing
 from tocsin_core.trouble import Trouble
 

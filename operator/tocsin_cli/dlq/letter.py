@@ -14,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from tocsin_consumer.dead_letters import REPLAY_COUNT
+from tocsin_core.codec import UNREADABLE_JSON
 from tocsin_core.message import Record
 
 ORIGINAL_TOPIC = "dlq-original-topic"
@@ -110,5 +111,5 @@ def _number(text: str) -> int:
 def _find_id(value: bytes | None) -> str:
     try:
         return msgspec.json.decode(value or b"", type=_Identified).id
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE_JSON:
         return ""

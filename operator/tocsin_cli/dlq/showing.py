@@ -13,6 +13,7 @@ from tocsin_cli.dlq.journal import Journal
 from tocsin_cli.dlq.letter import UNKNOWN, Letter, decode_text, escape_controls
 from tocsin_cli.dlq.place import add_place, find_place
 from tocsin_cli.dlq.settlement import Settlement
+from tocsin_core.codec import UNREADABLE_JSON
 
 EXIT_MISSING = 1
 DUMP_BYTES = 16
@@ -67,7 +68,7 @@ def format_value(value: bytes | None) -> Iterator[str]:
         return
     try:
         text = msgspec.json.format(msgspec.json.encode(msgspec.json.decode(value)), indent=2).decode()
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE_JSON:
         yield f"value     {len(value):,} bytes, not JSON"
         yield from _dump(value)
         return

@@ -157,8 +157,8 @@ class EmbeddedKafka:
                 break
             except EmbeddedError as error:
                 self.stop()
-                if self._wanted_port or PORT_TAKEN not in str(error) or attempt == ATTEMPTS:
-                    raise  # only a free port that somebody else took in the meantime is worth another try
+                if not self._is_worth_another_try(str(error)) or attempt == ATTEMPTS:
+                    raise
         self._on_progress(f"Kafka is ready on {self.bootstrap_servers}")
         return self
 
@@ -179,6 +179,11 @@ class EmbeddedKafka:
         if self._server is None:
             raise EmbeddedError("embedded kafka is not running: call start() first")
         return self._server
+
+    def _is_worth_another_try(self, error: str) -> bool:
+        """Return whether a port of our own choice was taken in the meantime; the wanted one has no other."""
+        is_wanted = self._wanted_port and f":{self._wanted_port}: {PORT_TAKEN}" in error
+        return PORT_TAKEN in error and not is_wanted
 
     def _start_once(self, class_path: list[Path]) -> None:
         server = self._server = ServerProcess("kafka", self._data_dir)

@@ -7,6 +7,7 @@ of the job: its server outlives a killed parent.
 from __future__ import annotations
 
 import contextlib
+import random
 import shutil
 import socket
 import subprocess
@@ -20,6 +21,9 @@ from tocsin_core.errors import TocsinError
 
 LOG_TAIL_CHARACTERS = 4_000
 POLL_SECONDS = 0.02
+LISTENING_PORTS = range(20_000, 30_000)
+"""Below those of outgoing connections (Linux gives them from 32768 on, others from 49152): one of these may belong to a
+client before a server binds it, or while a server that keeps its port is restarted."""
 
 
 class EmbeddedError(TocsinError):
@@ -95,12 +99,20 @@ class ServerProcess:
 
 
 def find_free_ports(host: str, count: int) -> list[int]:
-    """Return `count` different TCP ports that nobody on `host` holds at this moment."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind((host, 0))
-        return [int(each.getsockname()[1]) for each in sockets]
+    """Return `count` different TCP ports that nobody on `host` holds at this moment. Raise EmbeddedError for want of any.
+
+    The system's own choice (port 0) was refused: it comes from the ports of outgoing connections.
+    """
+    found: list[int] = []
+    for port in random.SystemRandom().sample(LISTENING_PORTS, k=len(LISTENING_PORTS)):
+        if len(found) == count:
+            break
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind((host, port))
+            found.append(port)
+    if len(found) < count:
+        raise EmbeddedError(f"no {count} free ports among {LISTENING_PORTS[0]}-{LISTENING_PORTS[-1]} on {host}")
+    return found
 
 
 def _end(process: subprocess.Popen[bytes], timeout_seconds: float) -> None:

@@ -20,6 +20,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt import PyJWK, PyJWTError
 
+from tocsin_core.codec import UNREADABLE_JSON
 from tocsin_core.errors import TocsinError
 from tocsin_core.logging import get_logger
 from tocsin_ingestion.auth.fetching import FetchError, fetch
@@ -137,7 +138,7 @@ def parse_key_set(content: bytes) -> dict[str | None, Key]:
     """Return the keys of a JWKS (RFC 7517) that verify signatures, by `kid`. Raise KeySetError if there are none."""
     try:
         listed = msgspec.json.decode(content, type=dict[str, Any]).get("keys")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE_JSON as error:
         raise KeySetError(f"not a JSON object: {error}") from error
     if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
         raise KeySetError("no JWKS: it must hold `keys`, a list of objects; is this the issuer's jwks_uri?")
