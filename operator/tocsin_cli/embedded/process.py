@@ -99,7 +99,7 @@ class ServerProcess:
 
 
 def find_free_ports(host: str, count: int) -> list[int]:
-    """Return `count` different TCP ports that nobody on `host` holds at this moment. Raise EmbeddedError for want of any.
+    """Return `count` different TCP ports that nobody on `host` holds now. Raise EmbeddedError for want of them.
 
     The system's own choice (port 0) was refused: it comes from the ports of outgoing connections.
     """
