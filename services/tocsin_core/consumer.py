@@ -28,7 +28,7 @@ from typing import Any, Literal, cast
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from tocsin_core.assignment import Assignment, Batch, Sink, decide_pause
-from tocsin_core.client_statistics import read_statistics
+from tocsin_core.client_statistics import LostWatch, read_statistics
 from tocsin_core.commits import Commit
 from tocsin_core.committer import Committer, to_commit
 from tocsin_core.complaints import Complaints
@@ -42,7 +42,6 @@ from tocsin_core.consumer_config import (
     GroupProtocol,
     build_consumer_config,
 )
-from tocsin_core.coordinator import CoordinatorWatch
 from tocsin_core.errors import KafkaFailure
 from tocsin_core.logging import get_logger
 from tocsin_core.message import Record
@@ -105,7 +104,7 @@ class RecordConsumer:
         self._is_refused = False
         self._sink_failure: Exception | None = None
         self._trouble = Trouble(_log.error)
-        self._coordinator = CoordinatorWatch()
+        self._lost_watch = LostWatch()
         self._committer = Committer()
         self._complaints = Complaints(_log.error, every_seconds=30.0)
         self._remarks = Complaints(_log.info, every_seconds=30.0)
@@ -208,7 +207,7 @@ class RecordConsumer:
                 self._poll(consumer)
                 if self._is_refused:
                     consumer = self._fall_back(consumer)
-                elif not self._assignments and self._coordinator.is_astray(self._polled_at):
+                elif self._lost_watch.is_lost(self._polled_at):
                     consumer = self._find_back(consumer)
             self._hand_over(consumer, self._take(list(self._assignments)))
         finally:
@@ -223,14 +222,15 @@ class RecordConsumer:
         return self._replace(consumer)
 
     def _find_back(self, consumer: Consumer) -> Consumer:
-        _log.warning("the group's coordinator was not found again: joining with a new client")
+        _log.warning("the Kafka client knows no broker any more: joining with a new one")
+        self._lose(list(self._assignments))
         return self._replace(consumer)
 
     def _replace(self, consumer: Consumer) -> Consumer:
         self._client = None  # what the old one may still say about partitions is not about those of the new one
         self._close(consumer)
         self._trouble.begin_again()
-        self._coordinator.begin_again()
+        self._lost_watch.begin_again()
         return self._open()
 
     def _close(self, consumer: Consumer) -> None:
@@ -371,7 +371,10 @@ class RecordConsumer:
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if consumer is not self._client:
             return
-        lost = self._take(_keys(partitions))
+        self._lose(_keys(partitions))
+
+    def _lose(self, partitions: Iterable[TopicAndPartition]) -> None:
+        lost = self._take(partitions)
         for assignment in lost:
             assignment.fence()
         _log.warning("partitions lost: what is unfinished will be delivered by their new owner", partitions=len(lost))
@@ -430,7 +433,7 @@ class RecordConsumer:
     def _on_statistics(self, text: str) -> None:
         statistics = read_statistics(text)
         self._trouble.note_statistics(statistics)
-        self._coordinator.note(statistics, time.monotonic())
+        self._lost_watch.note(statistics, time.monotonic())
 
     def _probe(self, consumer: Consumer) -> None:
         """Ask for the topic while nothing comes: under KIP-848 a missing one is not an error but a silence."""

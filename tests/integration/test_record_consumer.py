@@ -195,38 +195,37 @@ async def test_partitions_that_come_while_a_member_leaves_are_not_asked_about(ka
     assert member._assignments == {}
 
 
+NO_BROKER = '{"brokers": {"GroupCoordinator": {"state": "INIT", "source": "logical"}}}'
+
+
+class Lost(RecordConsumer):
+    """A member whose first client, once it has partitions, says that it knows no broker any more."""
+
+    clients = 0
+
+    def _open(self) -> Consumer:
+        self.clients += 1
+        return super()._open()
+
+    def _on_statistics(self, text: str) -> None:
+        is_lost = self.clients == 1 and self._assignments
+        super()._on_statistics(NO_BROKER if is_lost else text)
+
+
 @PROTOCOLS
-async def test_a_member_without_a_coordinator_joins_with_new_clients_until_there_is_one(
-    topic: str, protocol: str, monkeypatch: pytest.MonkeyPatch
+async def test_a_member_whose_client_has_lost_all_brokers_goes_on_with_a_new_one(
+    kafka: EmbeddedKafka, topic: str, protocol: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Counted(RecordConsumer):
-        """A member that counts its clients."""
-
-        clients = 0
-        has_replaced = asyncio.Event()
-
-        def _open(self) -> Consumer:
-            self.clients += 1
-            if self.clients > 1:
-                self._call_loop(self.has_replaced.set)
-            return super()._open()
-
-    monkeypatch.setattr("tocsin_core.coordinator.WITHOUT_SECONDS", 3.0)
-    monkeypatch.setattr("tocsin_core.consumer.CLOSE_SECONDS", 0.5)
-    with EmbeddedKafka(properties={"offsets.topic.replication.factor": "3"}) as own:  # more than there can be
-        admin = KafkaAdmin(KafkaConnection(brokers=[own.bootstrap_servers]), client_id="tests")
-        await admin.create_topic(topic, partitions=4)
-        produce(own, topic, 40)
-        sink = Held()
-        member = build_member(own, topic, sink, protocol, kind=Counted)
-        await member.start()
-        async with asyncio.timeout(60):
-            await Counted.has_replaced.wait()
-        assert not sink.taken
-        await admin.create_topic("__consumer_offsets", partitions=4, config={"cleanup.policy": "compact"})
-        await admin.close()
-        await sink.wait_until(lambda: sum(sink.taken.values()) == 40)
-        await member.stop()
+    monkeypatch.setattr("tocsin_core.client_statistics.LOST_SECONDS", 1.0)
+    produce(kafka, topic, 40)
+    sink = Held()
+    member = build_member(kafka, topic, sink, protocol, kind=Lost)
+    await member.start()
+    await sink.wait_until(lambda: sum(sink.taken.values()) == 80)  # nothing was committed: the second reads all again
+    assert member.clients == 2
+    produce(kafka, topic, 4)
+    await sink.wait_until(lambda: sum(sink.taken.values()) == 84)
+    await member.stop()
 
 
 def test_a_client_that_does_not_come_back_from_leaving_is_left_to_itself(
