@@ -3,12 +3,16 @@
 librdkafka's admin requests are asynchronous already; their futures are awaited here, and no thread is spent on them.
 Every request ends within `timeout_seconds`. A wrong password would only look like a timeout, so the client's error
 events are read while a call waits: NotAuthenticated is raised as soon as the broker says it.
+
+A client that got no answer for a while gives way to a new one: it may have lost its brokers for good
+(`client_statistics`), and unlike a consumer's or a producer's nobody reads its statistics while it idles.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
@@ -38,6 +42,8 @@ TIMEOUT_SECONDS = 10.0
 GRACE_SECONDS = 1.0
 AGAIN_SECONDS = 0.1
 NO_OFFSET = -1001
+RENEW_SECONDS = 30.0
+"""How long a client may go without an answer. While Kafka is away a new one does not help, and does no harm."""
 
 FAILURE_RECENT_SECONDS = 35.0
 """librdkafka keeps quiet about a repeated failure for 30 s."""
@@ -76,11 +82,9 @@ class KafkaAdmin:
         self._timeout_seconds = timeout_seconds
         self._failure: KafkaFailure | None = None
         self._failed_at = 0.0
-        config = {**build_client_config(connection), "client.id": client_id, "error_cb": self._on_error}
-        try:
-            self._client: AdminClient | None = AdminClient(config, logger=logging.getLogger("tocsin.librdkafka"))
-        except KafkaException as error:
-            raise translate_exception(error) from error
+        self._unanswered_since: float | None = None
+        self._config = {**build_client_config(connection), "client.id": client_id, "error_cb": self._on_error}
+        self._client: AdminClient | None = self._build()
 
     async def describe_cluster(self) -> ClusterFacts:
         """Return who the cluster is. Raise KafkaFailure."""
@@ -198,7 +202,18 @@ class KafkaAdmin:
     def _open(self) -> AdminClient:
         if self._client is None:
             raise KafkaUnavailable("this admin client is closed")
+        if self._unanswered_since is not None and time.monotonic() - self._unanswered_since >= RENEW_SECONDS:
+            self._unanswered_since = None
+            given_up, self._client = [self._client], self._build()
+            # Whoever is the last to hold a client waits until it is gone.
+            threading.Thread(target=given_up.clear, name="kafka-admin-farewell", daemon=True).start()
         return self._client
+
+    def _build(self) -> AdminClient:
+        try:
+            return AdminClient(self._config, logger=logging.getLogger("tocsin.librdkafka"))
+        except KafkaException as error:
+            raise translate_exception(error) from error
 
     @property
     def _bounded(self) -> dict[str, float]:
@@ -296,7 +311,7 @@ class KafkaAdmin:
             return self._explain(translate(Code.TIMED_OUT, "no answer in time"))
         error = waiting.exception()
         if error is None:
-            self._failure = None
+            self._failure = self._unanswered_since = None
             return waiting.result()
         if not isinstance(error, KafkaException):
             raise error
@@ -305,6 +320,10 @@ class KafkaAdmin:
 
     def _explain(self, failure: KafkaFailure) -> KafkaFailure:
         """Return why a request got no answer, where librdkafka said it in an event."""
+        if not isinstance(failure, KafkaUnavailable):
+            self._unanswered_since = None
+        elif self._unanswered_since is None:
+            self._unanswered_since = time.monotonic()
         cause = self._read_failure()
         if cause is None or not isinstance(failure, KafkaUnavailable):
             return failure

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import asyncio
+import os
 import secrets
+import signal
 import time
 
 import pytest
@@ -38,6 +41,31 @@ async def test_a_cluster_says_its_id_controller_and_brokers(admin: KafkaAdmin) -
     assert len(facts.cluster_id) == 22
     assert facts.broker_ids == (1,)
     assert facts.controller_id == 1
+
+
+async def test_a_client_without_answers_gives_way_to_a_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tocsin_core.admin.RENEW_SECONDS", 0.5)
+    with EmbeddedKafka() as own:
+        admin = KafkaAdmin(KafkaConnection(brokers=[own.bootstrap_servers]), client_id="tests", timeout_seconds=1.0)
+        before = admin._client
+        assert (await admin.describe_cluster()).broker_ids == (1,)
+        os.kill(own.pid, signal.SIGSTOP)
+        for _ in range(2):
+            with pytest.raises(KafkaUnavailable):
+                await admin.describe_cluster()
+        os.kill(own.pid, signal.SIGCONT)
+        async with asyncio.timeout(30):
+            while not await is_answering(admin):
+                pass
+        assert admin._client is not before
+        await admin.close()
+
+
+async def is_answering(admin: KafkaAdmin) -> bool:
+    try:
+        return bool(await admin.describe_cluster())
+    except KafkaUnavailable:
+        return False
 
 
 async def test_a_fresh_topic_is_described_with_its_partitions_and_configuration(admin: KafkaAdmin, topic: str) -> None:
