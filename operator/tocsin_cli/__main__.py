@@ -27,7 +27,7 @@ COMMANDS = {
     "dev": Command("tocsin_cli.dev.command", "dev", "run a whole pipeline on this machine, on a real Kafka"),
     "send": Command("tocsin_cli.send", "dev", "send one notification, or a file of them"),
     "listen": Command("tocsin_cli.listen", "dev", "show the notifications that arrive on a person's WebSocket"),
-    "dlq": Command("tocsin_cli.dlq.command", "dev", "list, show, replay or discard dead letters"),
+    "dlq": Command("tocsin_cli.dlq.command", "", "list, show, replay or discard dead letters"),
     "operator": Command("tocsin_cli.roles.operator", "operator", "run the operator (in a pod, or against $KUBECONFIG)"),
     "ingest": Command("tocsin_cli.roles.ingest", "ingestion", "run the ingestion service"),
     "consume": Command("tocsin_cli.roles.consume", "consumer", "run the consumer service"),

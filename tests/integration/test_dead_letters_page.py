@@ -30,6 +30,14 @@ spec:
     channels: [{{name: push, type: Webhook, webhook: {{url: "https://example.org"}}}}]
 status: {{observedGeneration: 1}}
 """
+KUBECTL = """\
+#!/bin/sh
+case "$*" in
+  "get npl orders -o yaml") exec cat {resource} ;;
+  "exec -i deploy/orders-consumer -- "*) shift 4; exec "$@" ;;
+esac
+exit 1
+"""
 
 
 async def run(world: World, command: str) -> str:
@@ -49,11 +57,11 @@ async def run(world: World, command: str) -> str:
 
 
 def write_surroundings(world: World) -> None:
-    """Write the page's orders.yaml, and a kubectl that prints it."""
+    """Write the page's orders.yaml, and a kubectl that prints it and runs a command where a pod would."""
     resource = world.directory / "orders.yaml"
     resource.write_text(RESOURCE.format(brokers=world.bootstrap, topic=world.topic))
     kubectl = world.directory / "kubectl"
-    kubectl.write_text(f'#!/bin/sh\n[ "$*" = "get npl orders -o yaml" ] && cat {resource}\n')
+    kubectl.write_text(KUBECTL.format(resource=resource))
     kubectl.chmod(0o755)
 
 
@@ -68,8 +76,8 @@ async def test_the_commands_of_the_page_do_what_it_says(world: World) -> None:
             await world.read_dead_letters(JUNK + LETTERS)
     commands = [each for block in read_blocks("docs/dead-letters.md") for each in block.commands]
     printed = [await run(world, each) for each in commands]
-    everything, chosen, as_json, shown, from_cluster, by_flags, dry, replayed, again, discarded = printed
-    assert all(f"{JUNK + LETTERS} dead letters\n" in each for each in (everything, from_cluster, by_flags))
+    everything, chosen, as_json, shown, from_cluster, by_flags, in_a_pod, dry, replayed, again, discarded = printed
+    assert all(f"{JUNK + LETTERS} dead letters\n" in each for each in (everything, from_cluster, by_flags, in_a_pod))
     assert f"{LETTERS} dead letters\n" in chosen
     assert as_json == ""
     assert shown.startswith("position  0:17\n")

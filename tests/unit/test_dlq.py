@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+import yaml
 
+from documentation import ROOT
+from pipelines import build_stored
 from tocsin_cli.__main__ import main
-from tocsin_cli.dlq import command, settling
+from tocsin_cli.dlq import command, listing, settling
 from tocsin_cli.dlq.choice import Choice, build_choice, parse_moment
 from tocsin_cli.dlq.decision import build_replay_headers, decide_refusal
 from tocsin_cli.dlq.journal import Journal
@@ -26,10 +29,13 @@ from tocsin_cli.dlq.place import Place, find_place
 from tocsin_cli.dlq.settlement import Marker, Settled, Settlement, build_marker, read_marker
 from tocsin_cli.dlq.settling import Act, Settling
 from tocsin_cli.dlq.showing import format_letter, format_value
+from tocsin_cli.dlq.table import cut, format_table
 from tocsin_consumer.dead_letters import Burial, build_headers
 from tocsin_core.codec import encode, make_traceparent
 from tocsin_core.errors import KafkaUnavailable
 from tocsin_core.message import Notification, Record
+from tocsin_operator.children.config import build_service_config
+from tocsin_operator.model import parse_pipeline
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 Headers = tuple[tuple[str, bytes | None], ...]
@@ -203,6 +209,27 @@ def test_a_resource_from_a_cluster_is_taken_as_it_is(monkeypatch: pytest.MonkeyP
     assert place.kafka.producer_return_successes
 
 
+def test_in_a_pod_the_variables_of_the_page_name_the_mounted_certificates(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    changes = {"spec.kafka.securityProtocol": "SSL", "spec.kafka.tlsSecretRef": {"name": "kafka-tls"}}
+    body = build_stored(changes)
+    path = tmp_path / "orders.yaml"
+    path.write_text(yaml.safe_dump(body))
+    page = (ROOT / "docs" / "dead-letters.md").read_text(encoding="utf-8")
+    for name in ("ca", "cert", "key"):
+        mounted = build_service_config(parse_pipeline(body))["kafka"]["tls"][f"{name}_file"]
+        monkeypatch.setenv(f"TOCSIN_KAFKA__TLS__{name.upper()}_FILE", mounted)
+        assert f"TOCSIN_KAFKA__TLS__{name.upper()}_FILE" in page
+        assert Path(mounted).name in page
+    tls = read_place("-f", str(path)).kafka.tls
+    assert f"TOCSIN_KAFKA__TLS__CA_FILE={tls.ca_file} " in page
+    assert (tls.cert_file, tls.key_file) == (
+        Path("/etc/tocsin/kafka-tls/tls.crt"),
+        Path("/etc/tocsin/kafka-tls/tls.key"),
+    )
+
+
 def test_flags_win_over_the_environment_and_the_environment_over_the_resource(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -305,6 +332,30 @@ async def test_the_rows_are_the_newest_or_the_oldest(is_oldest: bool, offsets: l
 
     shown = await choose_rows(rows(), 3, is_oldest=is_oldest)
     assert [row.letter.position.offset for row in shown] == offsets
+
+
+def test_the_table_fits_its_columns_and_says_where_something_is_missing() -> None:
+    rows = [("0:7", "1", "short"), ("0:12", "30", "e" * 40)]
+    assert format_table(("AT", "TRIES", "ERROR"), rows, columns=20, right_aligned=("TRIES",)) == [
+        "AT    TRIES  ERROR",
+        "0:7       1  short",
+        "0:12     30  eeeeee…",
+    ]
+
+
+def test_letters_that_take_two_columns_and_marks_that_take_none_stay_in_line() -> None:
+    lines = format_table(("KEY", "ERROR"), [("日本", "a"), ("e\u0301", "b"), ("four", "c")], columns=80)
+    assert lines == ["KEY   ERROR", "日本  a", "e\u0301     b", "four  c"]
+    assert [cut("日本語", columns) for columns in (6, 5, 4, 1)] == ["日本語", "日本…", "日…", "…"]
+
+
+def test_a_senders_long_key_leaves_room_for_the_error(capsys: pytest.CaptureFixture[str]) -> None:
+    letter = read_letter(build_letter().record._replace(key=b"k" * 5000))
+    listing._print_table([Row(letter, None)])
+    head, line = capsys.readouterr().out.splitlines()
+    assert head.startswith("POSITION  DIED AT (UTC)")
+    assert f" {'k' * 39}… " in line
+    assert line.endswith("HTTP 503")
 
 
 def test_the_summary_counts_by_cause_and_what_is_settled_apart() -> None:

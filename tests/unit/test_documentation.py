@@ -34,6 +34,7 @@ RUN_BY = {
     "tocsin dlq list -f orders.yaml --reason retries_exhausted --json": DEAD_LETTERS,
     "tocsin dlq show -f orders.yaml 0:17": DEAD_LETTERS,
     "kubectl get npl orders -o yaml | tocsin dlq list -f -": DEAD_LETTERS,
+    "kubectl get npl orders -o yaml | kubectl exec -i deploy/orders-consumer -- tocsin dlq list -f -": DEAD_LETTERS,
     "tocsin dlq list --brokers localhost:9092 --topic orders": DEAD_LETTERS,
     "tocsin dlq replay -f orders.yaml --channel push --since 1h --dry-run": DEAD_LETTERS,
     "tocsin dlq replay -f orders.yaml --channel push --since 1h --rate 50": DEAD_LETTERS,

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import argparse
 import heapq
+import shutil
+import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from tocsin_cli.dlq.choice import add_filters, build_choice
 from tocsin_cli.dlq.journal import Journal
 from tocsin_cli.dlq.letter import UNKNOWN, Letter, escape_controls
 from tocsin_cli.dlq.place import add_place, find_place
 from tocsin_cli.dlq.settlement import Settled, Settlement
+from tocsin_cli.dlq.table import cut, format_table
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 10_000
 PIPE_COLUMNS = 200
+MAX_CELL_COLUMNS = 40  # whoever wrote a record chose how long its key is; an id that ingestion gave has 36
+HEADER = ("POSITION", "DIED AT (UTC)", "REASON", "CHANNEL", "ID", "KEY", "TRIES", "REPLAYS", "ERROR")
+NUMBERS = ("TRIES", "REPLAYS")
 
 
 class Row(NamedTuple):
@@ -137,22 +140,13 @@ async def _count(rows: AsyncIterator[Row], summary: Summary) -> AsyncIterator[Ro
         yield row
 
 
-def _print_table(rows: Iterable[Row]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, is_number in (("POSITION", False), ("DIED AT (UTC)", False), ("REASON", False), ("CHANNEL", False)):
-        table.add_column(name, no_wrap=True, justify="right" if is_number else "left")
-    for name in ("ID", "KEY"):
-        table.add_column(name, no_wrap=True, overflow="ellipsis")
-    for name in ("TRIES", "REPLAYS"):
-        table.add_column(name, no_wrap=True, justify="right")
-    table.add_column("ERROR", no_wrap=True, overflow="ellipsis")
-    is_empty = True
-    for row in rows:
-        is_empty = False
-        table.add_row(*(Text(escape_controls(cell)) for cell in _build_cells(row)))
-    console = Console()
-    if not is_empty:
-        Console(width=None if console.is_terminal else PIPE_COLUMNS).print(table)
+def _print_table(rows: Sequence[Row]) -> None:
+    if not rows:
+        return
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPE_COLUMNS
+    cells = [list(map(escape_controls, _build_cells(row))) for row in rows]
+    lines = [[*(cut(cell, MAX_CELL_COLUMNS) for cell in line[:-1]), line[-1]] for line in cells]
+    print("\n".join(format_table(HEADER, lines, columns=columns, right_aligned=NUMBERS)))
 
 
 def _build_cells(row: Row) -> tuple[str, ...]:

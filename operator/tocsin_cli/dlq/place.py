@@ -1,7 +1,8 @@
 """Where the dead letters are: a resource with `-f`, or brokers and topics by flag; credentials from the environment.
 
 The resource is not checked against the CRD here, as `tocsin dev` does it: what comes out of `kubectl get -o yaml` was
-checked by an API server, and carries fields that no author writes.
+checked by an API server, and carries fields that no author writes. The command also runs in pods, whose image could not
+check it.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tocsin_cli.resource.contents import MAX_FILE_BYTES, find_pipeline, read_secrets, read_text
 from tocsin_cli.resource.documents import read_documents
-from tocsin_cli.resource.manifest import MAX_FILE_BYTES, find_pipeline, read_secrets, read_text
 from tocsin_cli.resource.problems import ResourceError
 from tocsin_core.producer import RecordProducer
 from tocsin_core.settings import KafkaSettings, load_kafka

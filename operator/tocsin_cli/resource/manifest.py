@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
 from typing import Any, NamedTuple
 
+from tocsin_cli.resource.contents import find_kind, find_name, find_pipeline, read_secrets, read_text
 from tocsin_cli.resource.documents import Document, read_documents
 from tocsin_cli.resource.problems import Path, Problem, ResourceError
 from tocsin_cli.resource.rules import find_broken_rules
 from tocsin_cli.resource.schema import apply_defaults, find_unknown_fields, find_wrong_values, load_schema
 from tocsin_core.users import DirectoryError, parse_users
-from tocsin_operator.model import GROUP, KIND, VERSION, Pipeline, SecretRef, parse_pipeline
+from tocsin_operator.model import GROUP, VERSION, Pipeline, SecretRef, parse_pipeline
 
 API_VERSION = f"{GROUP}/{VERSION}"
 USERS_KEY = "users.yaml"
-MAX_FILE_BYTES = 16 * 1024 * 1024
 DNS_NAME = re.compile(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
 
 
@@ -50,17 +48,6 @@ def read_manifest(path: FilePath) -> Manifest:
     return parse_manifest(read_text(path), name=str(path))
 
 
-def read_text(path: FilePath) -> str:
-    """Return the text of the file behind `-f`. Raise ResourceError if it cannot be read."""
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ResourceError(f"{path}: larger than {MAX_FILE_BYTES} bytes")
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise ResourceError(f"{path}: {reason}; name a YAML file with -f") from error
-
-
 def parse_manifest(text: str, *, name: str) -> Manifest:
     """Return the manifest in a YAML text; `name` is what error messages call it. Raise ResourceError as above."""
     documents = read_documents(text, name=name)
@@ -75,11 +62,6 @@ def parse_manifest(text: str, *, name: str) -> Manifest:
     return Manifest(source=name, pipeline=pipeline, users_yaml=users_yaml, user_ids=user_ids, secrets=secrets)
 
 
-def read_secrets(documents: list[Document], *, name: str) -> dict[str, dict[str, bytes]]:
-    """Return the Secrets among the documents, by name. Raise ResourceError for data that is not base64."""
-    return {_name(each): _secret_data(each, name) for each in documents if _kind(each) == "Secret"}
-
-
 def check_pipeline(document: Document, *, name: str) -> dict[str, Any]:
     """Return the resource with its defaults. Raise ResourceError with one line per problem the CRD finds in it."""
     schema = load_schema()
@@ -91,18 +73,6 @@ def check_pipeline(document: Document, *, name: str) -> dict[str, Any]:
     if problems:
         raise ResourceError("\n".join(f"{name}:{document.line_of(each.path)}: {each}" for each in problems))
     return body
-
-
-def find_pipeline(documents: list[Document], *, name: str) -> Document:
-    """Return the one pipeline among the documents. Raise ResourceError if there is none, or more than one."""
-    pipelines = [each for each in documents if _kind(each) == KIND]
-    if len(pipelines) == 1:
-        return pipelines[0]
-    if not pipelines:
-        kinds = ", ".join(dict.fromkeys(str(_kind(each)) for each in documents)) or "nothing"
-        raise ResourceError(f"{name}: no document of kind {KIND} (found: {kinds}); add one")
-    names = ", ".join(_name(each) for each in pipelines)
-    raise ResourceError(f"{name}: {len(pipelines)} pipelines ({names}); keep one per file to run it here")
 
 
 def _find_wrong_identity(body: Mapping[str, Any]) -> Iterator[Problem]:
@@ -119,7 +89,7 @@ def _find_wrong_identity(body: Mapping[str, Any]) -> Iterator[Problem]:
 
 def _users_yaml(documents: list[Document], reference: str, *, name: str) -> str:
     field = "spec.users.configMapRef.name"
-    maps = {_name(each): each.value.get("data") or {} for each in documents if _kind(each) == "ConfigMap"}
+    maps = {find_name(each): each.value.get("data") or {} for each in documents if find_kind(each) == "ConfigMap"}
     if reference not in maps:
         raise ResourceError(
             f"{name}: {field}: ConfigMap {reference!r} is not in this file; "
@@ -139,26 +109,3 @@ def _user_ids(users_yaml: str, *, name: str) -> tuple[str, ...]:
     if not users:
         raise ResourceError(f'{name}: no users; write `"2": {{name: Ada}}`, one line per recipient')
     return tuple(users)
-
-
-def _secret_data(document: Document, name: str) -> dict[str, bytes]:
-    encoded, plain = document.value.get("data") or {}, document.value.get("stringData") or {}
-    data: dict[str, bytes] = {}
-    for key, value in encoded.items():
-        try:
-            data[key] = base64.b64decode(str(value), validate=False)
-        except binascii.Error as error:
-            raise ResourceError(
-                f"{name}:{document.line_of(('data', key))}: Secret {_name(document)}: data.{key}: not base64; "
-                "plain text belongs under stringData"
-            ) from error
-    return data | {key: str(value).encode() for key, value in plain.items()}
-
-
-def _kind(document: Document) -> Any:
-    return document.value.get("kind") if isinstance(document.value, dict) else None
-
-
-def _name(document: Document) -> str:
-    metadata = document.value.get("metadata")
-    return str(metadata.get("name", "")) if isinstance(metadata, dict) else ""
