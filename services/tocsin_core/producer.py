@@ -10,6 +10,9 @@ A thread that waits in `poll` was refused: librdkafka's binding takes the GIL an
 alone was a sixth of what producing costs. `produce_batch` was refused: it knows no headers.
 `AIOProducer` too: it drops headers, and a steady trickle keeps postponing its own flush.
 
+A client that has lost its brokers for good (`client_statistics`) gives way to a new one. What it still holds fails, as
+it would by its deadline.
+
     new ──start()──► running ──close()──► closing ──► closed
 """
 
@@ -17,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -25,10 +29,11 @@ from functools import partial
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from tocsin_core import metrics
-from tocsin_core.client_statistics import read_statistics
+from tocsin_core.client_statistics import LostWatch, read_statistics
 from tocsin_core.connection import Code, check_files, choose_cause, translate, translate_error, translate_exception
 from tocsin_core.errors import KafkaFailure, KafkaUnavailable, OutcomeUnknown
 from tocsin_core.gathering import FULL_RECORDS, Gathering
+from tocsin_core.logging import get_logger
 from tocsin_core.outgoing import ANY_PARTITION, OVERHEAD_BYTES, Content, Headers, Outgoing, Stored
 from tocsin_core.producer_config import build_producer_config
 from tocsin_core.settings import KafkaSettings
@@ -41,6 +46,8 @@ REPORTS_PER_TURN = 200
 once, each with a client who waits, and they would keep everybody else waiting for tens of milliseconds."""
 PURGE_SECONDS = 2.0
 METADATA_TIMEOUT_SECONDS = 5.0
+
+_log = get_logger(__name__)
 
 
 class _EnoughForNow(Exception):
@@ -58,6 +65,8 @@ class RecordProducer:
         self._max_in_flight_bytes = settings.queue_max_kbytes * 1_024 + OVERHEAD_BYTES
         self._client_id = client_id
         self._producer: Producer | None = None
+        self._given_up: Producer | None = None  # while it has records to report on
+        self._lost_watch = LostWatch()
         self._is_running = False
         self._is_closing = False
         self._timer: asyncio.TimerHandle | None = None
@@ -81,12 +90,7 @@ class RecordProducer:
         """
         check_files(self._settings.tls)
         self._loop = asyncio.get_running_loop()
-        config = build_producer_config(self._settings, client_id=self._client_id)
-        callbacks = {"error_cb": self._on_error, "stats_cb": self._on_statistics}
-        try:
-            self._producer = Producer({**config, **callbacks}, logger=logging.getLogger("tocsin.librdkafka"))
-        except KafkaException as error:
-            raise translate_exception(error) from error
+        self._producer = self._open()
         # Asked when somebody looks, not told for every record.
         metrics.producer_in_flight.set_function(lambda: self._in_flight)
         metrics.producer_oldest_seconds.set_function(lambda: self.oldest_in_flight_seconds)
@@ -183,6 +187,29 @@ class RecordProducer:
         self._fail_rest()
         return undelivered
 
+    def _open(self) -> Producer:
+        config = build_producer_config(self._settings, client_id=self._client_id)
+        callbacks = {"error_cb": self._on_error, "stats_cb": self._on_statistics}
+        try:
+            return Producer({**config, **callbacks}, logger=logging.getLogger("tocsin.librdkafka"))
+        except KafkaException as error:
+            raise translate_exception(error) from error
+
+    def _replace(self, lost: Producer) -> None:
+        _log.warning("the Kafka client knows no broker any more: going on with a new one", unanswered=len(lost))
+        self._producer, self._given_up = self._open(), lost
+        self._lost_watch.begin_again()
+        lost.purge(blocking=False)
+
+    def _poll_given_up(self, lost: Producer) -> None:
+        try:
+            lost.poll(0)
+        except _EnoughForNow:
+            self._arrange_turn()
+        if not len(lost):
+            self._given_up = None
+            threading.Thread(target=lost.close, name="kafka-producer-close", daemon=True).start()
+
     def _break(self, failure: KafkaFailure) -> None:
         """Take note that nothing can be acknowledged any more."""
         self._fatal, self._is_running = failure, False
@@ -254,6 +281,10 @@ class RecordProducer:
             self._arrange_turn()
         except KafkaException as error:  # confluent_kafka raises what is fatal here, instead of calling error_cb
             self._break(translate_exception(error))
+        if self._given_up is not None:
+            self._poll_given_up(self._given_up)
+        elif self._is_running and self._lost_watch.is_lost(time.monotonic()):
+            self._replace(producer)
         if self._stored:  # together, because to count costs as much as to settle
             metrics.produced["stored"].inc(self._stored)
             self._stored = 0
@@ -334,7 +365,9 @@ class RecordProducer:
         self._connection_failure = choose_cause(self._connection_failure, failure)
 
     def _on_statistics(self, text: str) -> None:
-        if read_statistics(text).is_connected:
+        statistics = read_statistics(text)
+        self._lost_watch.note(statistics, time.monotonic())
+        if statistics.is_connected:
             self._has_connected = True
             self._connection_failure = None
 

@@ -303,6 +303,30 @@ async def test_a_broker_that_pauses_shorter_than_the_deadline_costs_nothing(stop
     await producer.close(5)
 
 
+async def test_a_client_that_has_lost_its_brokers_fails_what_it_holds_and_gives_way_to_a_new_one(
+    stopped_kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tocsin_core.client_statistics.LOST_SECONDS", 0.0)
+    producer = RecordProducer(
+        settings_for(stopped_kafka.bootstrap_servers, delivery_timeout_seconds=300), client_id="tests"
+    )
+    await producer.start()
+    assert isinstance(await producer.send("there", None, b"before"), Stored)
+    os.kill(stopped_kafka.pid, signal.SIGSTOP)
+    held = [producer.send("there", None, b"%d" % number) for number in range(3 * REPORTS_PER_TURN)]
+    producer._hand_over()
+    lost = producer._producer
+    producer._on_statistics('{"brokers": {"internal": {"state": "UP", "source": "internal"}}}')
+    async with asyncio.timeout(30):  # by their deadline it would be five minutes
+        found = await asyncio.gather(*held, return_exceptions=True)
+    assert {type(each) for each in found} <= {KafkaUnavailable, OutcomeUnknown}
+    os.kill(stopped_kafka.pid, signal.SIGCONT)
+    assert isinstance(await producer.send("there", None, b"after"), Stored)
+    assert producer._producer is not lost
+    assert (producer._given_up, producer.in_flight, producer.in_flight_bytes) == (None, 0, 0)
+    await producer.close(5)
+
+
 async def test_close_delivers_what_was_taken(kafka: EmbeddedKafka, topic: str) -> None:
     producer = RecordProducer(settings_for(kafka.bootstrap_servers), client_id="tests")
     await producer.start()
