@@ -107,7 +107,8 @@ def test_the_rendered_manifest_is_accepted_by_the_server(reader: Reader) -> None
     # A dry run creates no namespace for what follows it in the same file.
     reader.do("kubectl create namespace tocsin")
     try:
-        reader.do("kubectl apply --server-side --force-conflicts --dry-run=server -f manifests/install.yaml")
+        install = find_block("README.md", "manifests/install.yaml")
+        reader.do(install.replace("kubectl apply", "kubectl apply --force-conflicts --dry-run=server"))
     finally:
         reader.do("kubectl delete namespace tocsin")
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import re
 import shutil
+import subprocess
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,7 +20,8 @@ import jsonschema
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+from documentation import ROOT, find_block
+
 CHART = ROOT / "charts" / "tocsin"
 needs_helm = pytest.mark.skipif(shutil.which("helm") is None, reason="no helm on PATH: nothing can render the chart")
 
@@ -147,6 +151,27 @@ def test_the_crd_it_installs_is_the_operators(installed: list[dict[str, Any]]) -
     source = ROOT / "operator" / "tocsin_operator" / "crd" / "notificationpipelines.yaml"
     (crd,) = of_kind(installed, "CustomResourceDefinition")
     assert crd["spec"] == yaml.safe_load(source.read_text(encoding="utf-8"))["spec"]
+
+
+def test_the_readme_asks_for_the_kubernetes_that_the_chart_asks_for() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
+    told = re.search(r"Kubernetes (\d+\.\d+) or newer", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert told is not None
+    assert chart["kubeVersion"] == f">={told[1]}.0-0"
+
+
+def test_the_readmes_way_without_helm_changes_every_image(tmp_path: Path) -> None:
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(f'#!/bin/sh\n[ "$*" = "apply --server-side -f -" ] && cat > {tmp_path}/applied.yaml\n')
+    kubectl.chmod(0o755)
+    script = find_block("README.md", "manifests/install.yaml")
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=ROOT, env=environment, check=True)
+    text = (tmp_path / "applied.yaml").read_text(encoding="utf-8")
+    (container,) = pod([each for each in yaml.safe_load_all(text) if each])["containers"]
+    environment = {each["name"]: each.get("value") for each in container["env"]}
+    assert container["image"] == environment["TOCSIN_OPERATOR_IMAGE"] == "registry.example.org/tocsin:0.1.0"
+    assert "docker.io" not in text
 
 
 @pytest.mark.parametrize(

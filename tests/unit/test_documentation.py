@@ -16,6 +16,7 @@ from tocsin_cli.resource.manifest import check_pipeline
 LOCAL = "tests/integration/test_readme.py"
 CLUSTER = "tests/e2e/test_readme_cluster.py"
 DEAD_LETTERS = "tests/integration/test_dead_letters_page.py"
+CHART = "tests/unit/test_chart.py"
 KIND = "tests/e2e/run"
 BENCH = "tests/integration/test_bench_delivery.py"
 # Which test file runs a command. A command that is new on a page is missing here until a test runs it.
@@ -54,6 +55,8 @@ RUN_BY = {
     "docker build --tag registry.example.org/tocsin:0.1.0 .": KIND,
     "helm install tocsin charts/tocsin --namespace tocsin-system --create-namespace "
     "--set image.repository=registry.example.org/tocsin": CLUSTER,
+    "sed 's|docker.io/library/tocsin:0.1.0|registry.example.org/tocsin:0.1.0|' manifests/install.yaml "
+    "| kubectl apply --server-side -f -": CHART,
     "kubectl -n tocsin-system rollout status deployment/tocsin": CLUSTER,
     "kubectl apply -f manifests/samples/quickstart.yaml": CLUSTER,
     "kubectl wait --for=condition=Ready npl/quickstart --timeout=3m": CLUSTER,

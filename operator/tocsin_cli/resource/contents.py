@@ -1,8 +1,8 @@
 """What stands in the file behind `-f`, before anybody checks it against the CRD.
 
 Apart from `manifest`, because the check needs a JSON Schema validator and CEL, which the image does not contain, and
-`tocsin dlq` also runs in pods, on what an API server has checked. Importing the two at the moment of use was refused: the
-head of a module should say what the module needs.
+`tocsin dlq` also runs in pods, on what an API server has checked. Importing the two at the moment of use was refused:
+the head of a module should say what the module needs.
 """
 
 from __future__ import annotations
