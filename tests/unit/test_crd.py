@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from tocsin_cli.resource.schema import apply_defaults, find_unknown_fields, find
 from tocsin_core.settings import UsersSettings
 from tocsin_operator.children.config import build_service_config
 from tocsin_operator.model import GROUP, KIND, PLURAL, VERSION, PipelineSpec, parse_pipeline
+from tocsin_operator.scaling.report import CONDITION_TYPES as SCALING_CONDITIONS
+from tocsin_operator.status import OWNED_CONDITIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 CRD_FILE = ROOT / "operator" / "tocsin_operator" / "crd" / "notificationpipelines.yaml"
@@ -64,6 +67,11 @@ def test_names_are_those_of_the_model() -> None:
 def test_every_key_of_the_schema_is_one_that_kubernetes_knows() -> None:
     unknown = {(path, key) for path, schema in walk(load_schema()) for key in set(schema) - SCHEMA_KEYS}
     assert unknown == set()
+
+
+def test_the_conditions_of_the_status_are_all_named() -> None:
+    described = load_schema()["properties"]["status"]["properties"]["conditions"]["description"]
+    assert set(re.findall(r"[A-Z]\w+", described)) == {*OWNED_CONDITIONS, *SCALING_CONDITIONS}
 
 
 def test_every_string_list_map_and_number_of_the_spec_is_bounded() -> None:

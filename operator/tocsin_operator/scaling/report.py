@@ -1,4 +1,4 @@
-"""What a pass says to people: three conditions, a status, and whether any of it means something new.
+"""What a pass says to people: four conditions, a status, and whether any of it means something new.
 
 Pure. The status belongs to field manager `tocsin-scaler`; numbers that only flicker are not news, or an idle fleet
 would write all day. What must survive a restart (the last action, the learned capacity) is part of the same status.
