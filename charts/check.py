@@ -35,8 +35,13 @@ metadata:
 # Values that turn on every branch of the templates; rendered and looked at, never installed.
 VARIANTS: dict[str, dict[str, Any]] = {
     "the defaults": {},
-    "namespaced": {"watchNamespaces": ["a", "b"]},
-    "bound secrets": {"secretNamespaces": ["a"], "serviceMonitor": {"enabled": True, "labels": {"release": "p"}}},
+    "namespaced": {"watchNamespaces": ["a", "b"], "podMonitor": {"enabled": True}},
+    "bound secrets": {"secretNamespaces": ["a"]},
+    "watched": {
+        "serviceMonitor": {"enabled": True, "labels": {"release": "p"}},
+        "podMonitor": {"enabled": True, "interval": "1m", "labels": {"release": "p"}},
+        "prometheusRule": {"enabled": True, "maxLagSeconds": 300, "labels": {"release": "p"}},
+    },
     "confined": {"networkPolicy": {"egress": {"enabled": True}}, "image": {"digest": "sha256:" + "0" * 64}},
     "bare": {
         "crds": {"install": False},

@@ -19,8 +19,19 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics import MetricWrapperBase
 
+import tocsin_consumer.metrics
+import tocsin_ingestion.metrics
+import tocsin_operator.metrics
 from documentation import ROOT, find_block
+from pipelines import parse_stored
+from tocsin_consumer.metrics import Outcome
+from tocsin_ingestion.problems import KINDS
+from tocsin_operator.children.deployments import Image, build_deployment
+from tocsin_operator.children.naming import ROLES, Role
+from tocsin_operator.scaling_metrics import ScalingMetrics
 
 CHART = ROOT / "charts" / "tocsin"
 needs_helm = pytest.mark.skipif(shutil.which("helm") is None, reason="no helm on PATH: nothing can render the chart")
@@ -265,6 +276,76 @@ def test_secrets_of_a_named_namespace_may_be_read(check: ModuleType) -> None:
         if each["roleRef"]["name"] == "tocsin-secret-reader"
     ]
     assert bound == ["team-a"]
+
+
+WATCHED = {each: {"enabled": True} for each in ("serviceMonitor", "podMonitor", "prometheusRule")}
+
+
+def test_nothing_of_the_prometheus_operator_is_installed_unless_asked_for(installed: list[dict[str, Any]]) -> None:
+    assert not [each for each in installed if each["apiVersion"].startswith("monitoring.coreos.com")]
+
+
+@needs_helm
+@pytest.mark.parametrize("role", ROLES)
+def test_the_pods_of_pipelines_are_monitored_under_their_pipelines_name(check: ModuleType, role: Role) -> None:
+    monitor = the(render(check, WATCHED), "PodMonitor", "tocsin-pipelines")["spec"]
+    template = build_deployment(parse_stored({}), role, Image("tocsin"))["spec"]["template"]
+    labels = template["metadata"]["labels"]
+    assert monitor["selector"]["matchLabels"].items() <= labels.items()
+    assert monitor["namespaceSelector"] == {"any": True}
+    (endpoint,) = monitor["podMetricsEndpoints"]
+    assert endpoint["port"] in {port["name"] for port in template["spec"]["containers"][0]["ports"]}
+    found = {"__meta_kubernetes_pod_label_" + re.sub(r"\W", "_", name): value for name, value in labels.items()}
+    targets = {each["targetLabel"]: found[each["sourceLabels"][0]] for each in endpoint["relabelings"]}
+    assert targets == {"pipeline": "orders", "role": role}
+
+
+@needs_helm
+def test_watched_namespaces_alone_are_monitored(check: ModuleType) -> None:
+    monitor = the(render(check, {**WATCHED, "watchNamespaces": ["a", "b"]}), "PodMonitor", "tocsin-pipelines")
+    assert monitor["spec"]["namespaceSelector"] == {"matchNames": ["a", "b"]}
+
+
+@needs_helm
+def test_every_alert_asks_for_metrics_and_labels_that_exist(check: ModuleType) -> None:
+    (group,) = the(render(check, WATCHED), "PrometheusRule", "tocsin")["spec"]["groups"]
+    assert len({rule["alert"] for rule in group["rules"]}) == len(group["rules"]) == 6
+    known = {**list_metrics(tocsin_consumer.metrics, tocsin_ingestion.metrics), **list_scaling_metrics()}
+    for rule in group["rules"]:
+        names = set(re.findall(r"\btocsin_\w+", rule["expr"]))
+        assert names
+        assert names <= known.keys(), rule["alert"]
+        given = {"namespace", "pipeline", *(label for name in names for label in known[name])}
+        asked = {label for labels in re.findall(r"by \(([^)]*)\)", rule["expr"]) for label in labels.split(", ")}
+        asked |= set(re.findall(r"[{,](\w+)=", rule["expr"]))
+        asked |= set(re.findall(r"\$labels\.(\w+)", " ".join(rule["annotations"].values())))
+        assert asked <= given, rule["alert"]
+
+
+@needs_helm
+def test_alerts_on_refusals_and_dead_letters_name_what_the_services_count(check: ModuleType) -> None:
+    (group,) = the(render(check, WATCHED), "PrometheusRule", "tocsin")["spec"]["groups"]
+    expressions = {rule["alert"]: rule["expr"] for rule in group["rules"]}
+    reasons = re.search(r'reason=~"([^"]+)"', expressions["TocsinIngestionRefuses"])
+    assert reasons
+    assert {*reasons[1].split("|"), "draining"} == {kind.name for kind in KINDS if kind.status == 503}
+    assert f'outcome="{Outcome.DEAD_LETTERED}"' in expressions["TocsinDeadLetters"]
+    assert expressions["TocsinLagAbovePromise"].endswith("> 60")
+
+
+def list_metrics(*modules: ModuleType) -> dict[str, tuple[str, ...]]:
+    """Return the names of the metrics that the modules define, as a scrape sees them, with their labels."""
+    found: dict[str, tuple[str, ...]] = {}
+    for each in (value for module in modules for value in vars(module).values()):
+        if isinstance(each, MetricWrapperBase):
+            found[each._name + ("_total" if each._type == "counter" else "")] = tuple(each._labelnames)
+    return found
+
+
+def list_scaling_metrics() -> dict[str, tuple[str, ...]]:
+    metrics = ScalingMetrics(CollectorRegistry())
+    gauges = {each._name: tuple(each._labelnames) for each in metrics._gauges.values()}
+    return {**gauges, **list_metrics(tocsin_operator.metrics)}
 
 
 @needs_helm

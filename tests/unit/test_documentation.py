@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 
@@ -89,6 +91,18 @@ def test_the_resource_of_the_readme_is_accepted() -> None:
     (block,) = [each for each in read_blocks("README.md") if each.language == "yaml"]
     (document,) = read_documents(block.text, name="README.md")
     assert check_pipeline(document, name="README.md")["spec"]["consumer"]["scaling"]["maxReplicas"] == 24
+
+
+def test_the_values_that_switch_monitoring_on_are_those_of_the_chart() -> None:
+    (block,) = [each for each in read_blocks("docs/operations.md") if each.language == "yaml"]
+    schema = json.loads((ROOT / "charts/tocsin/values.schema.json").read_text(encoding="utf-8"))
+    jsonschema.validate(yaml.safe_load(block.text), schema)
+
+
+def test_every_alert_is_on_the_page_of_operations() -> None:
+    rules = (ROOT / "charts/tocsin/templates/prometheusrule.yaml").read_text(encoding="utf-8")
+    page = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+    assert re.findall(r"- alert: (\w+)", rules) == re.findall(r"^\| `(Tocsin\w+)`", page, re.MULTILINE)
 
 
 def test_the_user_directories_of_the_page_are_accepted() -> None:

@@ -45,5 +45,6 @@ def test_every_reason_is_on_the_page() -> None:
     written = set(find_written())
     assert {"NameTaken", "ConfigUnreadable", "KafkaError", "TopicGrown", "AuthModeJWT"} <= written
     secrets = {kind.reason for kind in SecretProblem.__subclasses__()}
-    kubernetes = {kind.__name__ for kind in (KubernetesFailure, *KubernetesFailure.__subclasses__())}
+    failures: list[type[KubernetesFailure]] = [KubernetesFailure, *KubernetesFailure.__subclasses__()]
+    kubernetes = {kind.__name__ for kind in failures}
     assert (written | secrets | kubernetes | set(Reason)) - told == set()
