@@ -81,6 +81,11 @@ def test_the_operator_may_do_nothing_else(release: Release, kubectl: Kubectl, wo
     assert not may(kubectl, release, *words)
 
 
+def test_of_all_leases_the_operator_may_change_its_own(release: Release) -> None:
+    assert may(release.kubectl, release, "update", "leases.coordination.k8s.io/tocsin")
+    assert not may(release.kubectl, release, "update", "leases.coordination.k8s.io/another")
+
+
 def test_whoever_may_edit_a_namespace_may_edit_its_pipelines(release: Release, kubectl: Kubectl) -> None:
     del release  # it brings the roles
     kubectl.do("create", "rolebinding", "editors", "--clusterrole=edit", "--user=edith")

@@ -31,6 +31,7 @@ from tocsin_consumer.metrics import Outcome
 from tocsin_ingestion.problems import KINDS
 from tocsin_operator.children.deployments import Image, build_deployment
 from tocsin_operator.children.naming import ROLES, Role
+from tocsin_operator.children.network import DNS_PORTS
 from tocsin_operator.scaling_metrics import ScalingMetrics
 
 CHART = ROOT / "charts" / "tocsin"
@@ -127,6 +128,14 @@ def test_secrets_are_read_where_somebody_bound_it_and_nowhere_else(installed: li
     assert readers == {"tocsin-secret-reader": ["get"]}
     bindings = of_kind(installed, "ClusterRoleBinding") + of_kind(installed, "RoleBinding")
     assert "tocsin-secret-reader" not in {binding["roleRef"]["name"] for binding in bindings}
+
+
+def test_of_all_leases_the_operator_may_change_its_own(installed: list[dict[str, Any]]) -> None:
+    on_leases = [rule for _, rule in rules(installed) if "leases" in rule["resources"]]
+    granted = {(verb, *rule.get("resourceNames", ())) for rule in on_leases for verb in rule["verbs"]}
+    (container,) = pod(installed)["containers"]
+    (name,) = (each["value"] for each in container["env"] if each["name"] == "TOCSIN_OPERATOR_LEASE_NAME")
+    assert granted == {("create",), ("get", name), ("update", name)}
 
 
 def test_the_operator_does_not_write_pipelines(installed: list[dict[str, Any]]) -> None:
@@ -265,6 +274,12 @@ def test_watched_namespaces_reach_the_operator(check: ModuleType) -> None:
     (container,) = pod(render(check, {"watchNamespaces": ["a", "b"]}))["containers"]
     environment = {each["name"]: each.get("value") for each in container["env"]}
     assert environment["TOCSIN_OPERATOR_WATCH_NAMESPACES"] == "a,b"
+
+
+@needs_helm
+def test_a_confined_operator_resolves_names_where_pipelines_do(check: ModuleType) -> None:
+    policy = the(render(check, {"networkPolicy": {"egress": {"enabled": True}}}), "NetworkPolicy", "tocsin")["spec"]
+    assert policy["egress"][0]["ports"] == DNS_PORTS
 
 
 @needs_helm
