@@ -15,6 +15,7 @@ PAGES = (
     "docs/dead-letters.md",
     "docs/scaling.md",
     "docs/operations.md",
+    "docs/production.md",
     "docs/benchmarks.md",
     "docs/websocket.md",
 )

@@ -15,7 +15,10 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 from uuid import uuid4
 
+from documentation import ROOT
+
 PIPELINES = "notificationpipelines.tocsin.dev"
+CRD_FILE = ROOT / "operator" / "tocsin_operator" / "crd" / "notificationpipelines.yaml"
 POLL_SECONDS = 0.5
 SMALL = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}}
 """What a test's pods ask for, so that many fit on a small node."""
@@ -114,6 +117,14 @@ def forwarded(kubectl: Kubectl, service: str) -> Iterator[str]:
             yield f"http://127.0.0.1:{found[1]}"
         finally:
             process.terminate()
+
+
+def find_other_pipelines() -> list[str]:
+    """Return the namespaces that have pipelines and are not on their way out."""
+    if not Kubectl().read("crd", PIPELINES):
+        return []
+    used = {each["metadata"]["namespace"] for each in Kubectl().list(PIPELINES, "--all-namespaces")}
+    return sorted(name for name in used if "deletionTimestamp" not in Kubectl().read("namespace", name)["metadata"])
 
 
 def is_offered() -> bool:

@@ -9,18 +9,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from e2e.cluster import Kubectl, fresh_namespace, is_offered
+from e2e.cluster import CRD_FILE, Kubectl, fresh_namespace, is_offered
 from e2e.host import EVERYWHERE, build_host_service, find_host_address
 from e2e.release import Release, installed
 from tocsin_cli.embedded.kafka import EmbeddedKafka
-
-ROOT = Path(__file__).resolve().parents[2]
-CRD_FILE = ROOT / "operator" / "tocsin_operator" / "crd" / "notificationpipelines.yaml"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

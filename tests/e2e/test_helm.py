@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import pipelines
-from e2e.cluster import PIPELINES, SMALL, Kubectl, run_command, wait_until
+from e2e.cluster import PIPELINES, SMALL, Kubectl, find_other_pipelines, run_command, wait_until
 from e2e.release import CHART, Release, helm, installed
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -26,14 +26,6 @@ def release(image: str) -> Iterator[Release]:
     with installed(image) as release:
         release.wait_ready()
         yield release
-
-
-def find_other_pipelines() -> list[str]:
-    """Return the namespaces that have pipelines and are not on their way out."""
-    if not Kubectl().read("crd", PIPELINES):
-        return []
-    used = {each["metadata"]["namespace"] for each in Kubectl().list(PIPELINES, "--all-namespaces")}
-    return sorted(name for name in used if "deletionTimestamp" not in Kubectl().read("namespace", name)["metadata"])
 
 
 @pytest.fixture

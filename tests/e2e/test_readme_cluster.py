@@ -7,34 +7,15 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from documentation import ROOT, find_block
-from e2e.cluster import Kubectl, fresh_namespace, run_command, wait_until
-from e2e.host import build_host_service
+from documentation import find_block
+from e2e.cluster import wait_until
+from e2e.reader import Reader, reading
 from tocsin_cli.embedded.kafka import EmbeddedKafka
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
-INSTALL = "helm install tocsin charts/tocsin"
-
-
-class Reader(NamedTuple):
-    """Somebody who follows the README: a shell whose kubectl has a namespace of its own."""
-
-    kubectl: Kubectl
-    kubeconfig: Path
-
-    def do(self, script: str) -> str:
-        words = ["bash", "-euo", "pipefail", "-c", script]
-        environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
-        done = subprocess.run(
-            words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300
-        )
-        assert done.returncode == 0, f"{script}\n{done.stdout}{done.stderr}"
-        return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -42,23 +23,9 @@ def reader(
     tmp_path_factory: pytest.TempPathFactory, image: str, host_address: str, host_kafka: EmbeddedKafka
 ) -> Iterator[Reader]:
     port = int(host_kafka.bootstrap_servers.rpartition(":")[2])
-    repository, _, tag = image.rpartition(":")
-    install = find_block("README.md", INSTALL)
-    script = install[install.index(INSTALL) :].replace(
-        "image.repository=registry.example.org/tocsin", f"image.repository={repository} --set image.tag={tag}"
-    )
-    with fresh_namespace("readme") as kubectl:
-        path = tmp_path_factory.mktemp("readme") / "kubeconfig"
-        path.write_text(run_command("kubectl", "config", "view", "--flatten", "--minify").out)
-        reader = Reader(kubectl, path)
-        reader.do(f"kubectl config set-context --current --namespace {kubectl.namespace}")
-        kubectl.apply(*build_host_service("kafka", host_address, port, service_port=9092))
-        try:
-            reader.do(script.replace(INSTALL, f"{INSTALL} --take-ownership --force-conflicts"))
-            yield reader
-        finally:
-            run_command("helm", "uninstall", "tocsin", "--namespace", "tocsin-system", "--wait", "--ignore-not-found")
-            run_command("kubectl", "delete", "namespace", "tocsin-system", "--ignore-not-found")
+    path = tmp_path_factory.mktemp("readme") / "kubeconfig"
+    with reading(image, host_address=host_address, kafka_port=port, kubeconfig=path) as reader:
+        yield reader
 
 
 @pytest.fixture
@@ -101,6 +68,12 @@ def test_why_things_are_as_they_are_is_described(reader: Reader, pipeline: str) 
     text = reader.do("kubectl describe npl quickstart")
     assert all(words in text for words in ("PipelineServing", "ScalingActive", "Events:"))
     assert "topic" in reader.do("kubectl explain npl.spec.kafka")
+
+
+def test_dead_letters_are_listed_in_a_consumers_pod(reader: Reader, pipeline: str) -> None:
+    del pipeline
+    printed = reader.do(find_block("docs/dead-letters.md", "kubectl exec").replace("orders", "quickstart"))
+    assert printed == "0 dead letters\n"
 
 
 def test_the_rendered_manifest_is_accepted_by_the_server(reader: Reader) -> None:

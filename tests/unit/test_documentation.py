@@ -17,6 +17,7 @@ from tocsin_cli.resource.manifest import check_pipeline
 
 LOCAL = "tests/integration/test_readme.py"
 CLUSTER = "tests/e2e/test_readme_cluster.py"
+PRODUCTION = "tests/e2e/test_production_page.py"
 DEAD_LETTERS = "tests/integration/test_dead_letters_page.py"
 CHART = "tests/unit/test_chart.py"
 KIND = "tests/e2e/run"
@@ -60,6 +61,13 @@ RUN_BY = {
     "sed 's|docker.io/library/tocsin:0.1.0|registry.example.org/tocsin:0.1.0|' manifests/install.yaml "
     "| kubectl apply --server-side -f -": CHART,
     "kubectl -n tocsin-system rollout status deployment/tocsin": CLUSTER,
+    "helm upgrade tocsin charts/tocsin --namespace tocsin-system "
+    "--set image.repository=registry.example.org/tocsin --set image.tag=0.2.0": PRODUCTION,
+    "helm rollback tocsin --namespace tocsin-system": PRODUCTION,
+    "kubectl delete npl --all --all-namespaces": PRODUCTION,
+    "helm uninstall tocsin --namespace tocsin-system": PRODUCTION,
+    "kubectl delete crd notificationpipelines.tocsin.dev": PRODUCTION,
+    "kubectl rollout restart deployment/orders-ingestion deployment/orders-consumer": PRODUCTION,
     "kubectl apply -f manifests/samples/quickstart.yaml": CLUSTER,
     "kubectl wait --for=condition=Ready npl/quickstart --timeout=3m": CLUSTER,
     "kubectl get npl": CLUSTER,
@@ -97,6 +105,13 @@ def test_the_values_that_switch_monitoring_on_are_those_of_the_chart() -> None:
     (block,) = [each for each in read_blocks("docs/operations.md") if each.language == "yaml"]
     schema = json.loads((ROOT / "charts/tocsin/values.schema.json").read_text(encoding="utf-8"))
     jsonschema.validate(yaml.safe_load(block.text), schema)
+
+
+def test_an_image_with_a_private_ca_runs_as_the_image_it_is_made_from() -> None:
+    (block,) = [each for each in read_blocks("docs/production.md") if each.language == "dockerfile"]
+    ours = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    last = [re.findall(r"^USER (.+)$", text, re.MULTILINE)[-1] for text in (block.text, ours)]
+    assert last[0] == last[1]
 
 
 def test_every_alert_is_on_the_page_of_operations() -> None:
