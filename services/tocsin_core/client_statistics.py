@@ -1,9 +1,9 @@
 """What is read of librdkafka's statistics, which tell much of every partition, and what only they show.
 
 A client drops the brokers that are missing in the cluster's answer. A broker that was just taken back, or has no
-controller yet, may name none at all: then all are dropped, and now and then the client does not go back to its
-bootstrap servers (2.16 and before, https://github.com/confluentinc/librdkafka/issues/5301). It raises no error, asks
-nobody any more and never recovers; nothing but a new client helps.
+controller yet, may name none at all: then all are dropped, and if they were down at that moment the client does not go
+back to its bootstrap servers (2.16 and before, https://github.com/confluentinc/librdkafka/issues/5301). It raises no
+error, asks nobody any more and never recovers; nothing but a new client helps.
 """
 
 from __future__ import annotations
