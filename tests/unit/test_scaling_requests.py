@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,6 +31,7 @@ class Ingestion:
     replicas: int = 1
     kafka_wait_seconds: float = 0.0
     unreadable: int = 0
+    unready: int = 0
     now: float = 1_000.0
     totals: list[float] = field(default_factory=lambda: [0.0] * 20)
     state: RequestState = field(default_factory=RequestState)
@@ -38,17 +40,18 @@ class Ingestion:
     def run(self, seconds: float, per_second: float) -> RequestDecision:
         for _ in range(int(seconds / 3)):
             self.now += 3
-            for pod in range(self.replicas):
-                self.totals[pod] += 3 * per_second / self.replicas
+            serving = self.replicas - self.unready
+            for pod in range(serving):
+                self.totals[pod] += 3 * per_second / serving
             decision, self.state = decide_requests(self.look(), self.state, self.config)
             self.decisions.append(decision)
             self.replicas = decision.replicas
         return self.decisions[-1]
 
     def look(self) -> RequestLook:
-        readable = range(self.replicas - self.unreadable)
-        pods = tuple(self.read(each) for each in readable)
-        return RequestLook(time_seconds=self.now, replicas=Replicas(spec=self.replicas, ready=self.replicas), pods=pods)
+        ready = self.replicas - self.unready
+        pods = tuple(self.read(each) for each in range(ready - self.unreadable))
+        return RequestLook(time_seconds=self.now, replicas=Replicas(spec=self.replicas, ready=ready), pods=pods)
 
     def read(self, pod: int) -> PodRequests:
         return PodRequests(
@@ -116,6 +119,71 @@ def test_a_pod_that_started_again_counts_from_its_start() -> None:
     ingestion.run(60, 90)
     ingestion.totals[0] = 0.0
     assert ingestion.run(60, 90).replicas == 1
+
+
+@pytest.mark.parametrize("silent_seconds", [3, 60, 590])
+@pytest.mark.parametrize("trouble", ["unreadable", "unready"])
+def test_a_pod_that_comes_back_brings_no_burst_with_it(trouble: str, silent_seconds: int) -> None:
+    ingestion = Ingestion(replicas=2)
+    ingestion.run(3_600, 120)
+    setattr(ingestion, trouble, 1)
+    ingestion.run(silent_seconds, 120)
+    setattr(ingestion, trouble, 0)
+    ingestion.run(60, 120)
+    assert ingestion.replicas == 2
+    assert RequestReason.BURST not in {each.reason for each in ingestion.decisions}
+    assert max(peak.per_second for peak in ingestion.state.peaks) == pytest.approx(120)
+
+
+def test_a_pod_that_started_again_while_it_was_not_read_brings_no_burst_with_it() -> None:
+    ingestion = Ingestion(replicas=2, unreadable=1)
+    ingestion.totals[1] = 1e6
+    ingestion.run(600, 120)
+    ingestion.totals[1] = 0.0
+    ingestion.run(60, 120)
+    ingestion.unreadable = 0
+    ingestion.run(60, 120)
+    assert max(peak.per_second for peak in ingestion.state.peaks) == pytest.approx(120)
+
+
+@pytest.mark.parametrize("silent_seconds", [3, 900])
+def test_an_old_pod_that_is_read_for_the_first_time_brings_no_burst_with_it(silent_seconds: int) -> None:
+    ingestion = Ingestion(replicas=2, unreadable=1)
+    ingestion.totals[1] = 1e6  # it is older than the scaler
+    ingestion.run(silent_seconds, 120)
+    ingestion.unreadable = 0
+    ingestion.run(60, 120)
+    assert ingestion.replicas == 2
+    assert RequestReason.BURST not in {each.reason for each in ingestion.decisions}
+
+
+def test_all_pods_that_come_back_after_a_silence_start_the_window_again_without_a_burst() -> None:
+    ingestion = Ingestion(replicas=2)
+    ingestion.run(3_600, 120)
+    ingestion.unreadable = 2
+    ingestion.run(90, 120)
+    ingestion.unreadable = 1
+    ingestion.run(3, 120)
+    ingestion.unreadable = 0
+    ingestion.run(60, 120)
+    assert max(peak.per_second for peak in ingestion.state.peaks) == pytest.approx(120)
+
+
+def test_a_new_pod_counts_from_its_start() -> None:
+    ingestion = Ingestion(replicas=1)
+    ingestion.run(60, 90)
+    ingestion.replicas = 2
+    ingestion.run(3, 90)
+    assert ingestion.state.increments[-1].requests == pytest.approx(270)
+
+
+def test_pods_that_are_gone_are_forgotten() -> None:
+    ingestion = Ingestion(replicas=3)
+    ingestion.run(60, 250)
+    ingestion.run(420, 50)
+    assert (ingestion.replicas, len(ingestion.state.pods)) == (1, 3)
+    ingestion.run(600, 50)
+    assert [each.pod for each in ingestion.state.pods] == ["pod-0"]
 
 
 def test_a_number_outside_the_range_comes_back() -> None:

@@ -21,6 +21,8 @@ PANIC_SECONDS = 6.0
 PANIC_FACTOR = 2.0
 DOWN_WINDOW_SECONDS = 300.0
 PEAK_SLICES = 30
+# A pod is forgotten when it was not read for so long; one that is unready, or slow to answer, comes back before.
+FORGOTTEN_SECONDS = 600.0
 # A pod whose oldest record waits this long for Kafka's answer is held up by Kafka and not by its requests.
 KAFKA_WAIT_SECONDS = 1.0
 
@@ -62,6 +64,14 @@ class RequestConfig(Value, frozen=True):
     target_per_second: float = 500.0
 
 
+class KnownPod(Value, frozen=True):
+    """What a pod had answered when it was last read, and when that was."""
+
+    pod: str
+    requests_total: float
+    read_seconds: float
+
+
 class Increment(Value, frozen=True):
     """How many requests came between two looks, those of pods that could not be read included by estimate."""
 
@@ -73,7 +83,7 @@ class Increment(Value, frozen=True):
 class RequestState(Value, frozen=True):
     """What one decision leaves to the next. Nothing of it has to survive a restart: the window fills again."""
 
-    pods: tuple[PodRequests, ...] = ()
+    pods: tuple[KnownPod, ...] = ()
     looked_seconds: float | None = None
     since_seconds: float | None = None
     increments: tuple[Increment, ...] = ()
@@ -173,25 +183,54 @@ def _note(look: RequestLook, state: RequestState) -> RequestState:
     """Return the state with this look; after a silence the window starts again."""
     if not look.pods:
         return state
-    last_seconds = state.looked_seconds
+    last_seconds, pods = state.looked_seconds, _note_pods(look, state)
     is_new = last_seconds is None or not 0 < look.time_seconds - last_seconds <= STABLE_SECONDS
     if last_seconds is None or is_new:
-        return RequestState(pods=look.pods, looked_seconds=look.time_seconds, since_seconds=look.time_seconds)
+        return RequestState(pods=pods, looked_seconds=look.time_seconds, since_seconds=look.time_seconds)
     span_seconds = look.time_seconds - last_seconds
-    newest = Increment(time_seconds=look.time_seconds, span_seconds=span_seconds, requests=_count(look, state))
+    requests = _count(look, state, span_seconds)
+    newest = Increment(time_seconds=look.time_seconds, span_seconds=span_seconds, requests=requests)
     kept = [each for each in state.increments if look.time_seconds - each.time_seconds < STABLE_SECONDS]
-    noted = msgspec.structs.replace(state, pods=look.pods, looked_seconds=look.time_seconds, increments=(*kept, newest))
+    noted = msgspec.structs.replace(state, pods=pods, looked_seconds=look.time_seconds, increments=(*kept, newest))
     return msgspec.structs.replace(noted, peaks=_note_peak(noted, look.time_seconds))
 
 
-def _count(look: RequestLook, state: RequestState) -> float:
-    """Return what came since the last look; a pod that is new or started again counts from its start."""
-    before = {each.pod: each.requests_total for each in state.pods}
-    seen = 0.0
-    for each in look.pods:
-        known = before.get(each.pod, 0.0)
-        seen += each.requests_total - known if each.requests_total >= known else each.requests_total
-    return seen * max(1.0, look.replicas.ready / len(look.pods))
+def _note_pods(look: RequestLook, state: RequestState) -> tuple[KnownPod, ...]:
+    """Return what is known of the pods now, of those too that could not be read this time."""
+    read = {each.pod for each in look.pods}
+    absent = [
+        each
+        for each in state.pods
+        if each.pod not in read and 0 <= look.time_seconds - each.read_seconds < FORGOTTEN_SECONDS
+    ]
+    seen = [
+        KnownPod(pod=each.pod, requests_total=each.requests_total, read_seconds=look.time_seconds) for each in look.pods
+    ]
+    return (*absent, *seen)
+
+
+def _count(look: RequestLook, state: RequestState, span_seconds: float) -> float:
+    """Return what came since the last look, `span_seconds` ago.
+
+    A pod that is new counts from its start, but for no more than the busiest of the others: it may be an old one that
+    nobody could read before, with all it answered in its life.
+    """
+    before = {each.pod: each for each in state.pods}
+    old = [each for each in look.pods if each.pod in before]
+    known = [_count_pod(each, before[each.pod], look.time_seconds, span_seconds) for each in old]
+    most = max(known, default=0.0)
+    new = [min(each.requests_total, most) for each in look.pods if each.pod not in before]
+    return (sum(known) + sum(new)) * max(1.0, look.replicas.ready / len(look.pods))
+
+
+def _count_pod(pod: PodRequests, before: KnownPod, now_seconds: float, span_seconds: float) -> float:
+    """Return what a pod answered in the span; one that started again counts from its start.
+
+    What came while it could not be read is spread over that time, because the looks meanwhile have estimated theirs.
+    """
+    is_same = pod.requests_total >= before.requests_total
+    answered = pod.requests_total - before.requests_total if is_same else pod.requests_total
+    return answered * span_seconds / (now_seconds - before.read_seconds)
 
 
 def _note_peak(state: RequestState, now_seconds: float) -> tuple[Peak, ...]:
