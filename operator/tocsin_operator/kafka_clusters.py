@@ -14,7 +14,7 @@ import hashlib
 import ipaddress
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -29,6 +29,8 @@ from tocsin_operator.model import Pipeline
 SECRET_SECONDS = 60.0  # a changed Secret is noticed within
 IDLE_SECONDS = 600.0  # a client nobody asked for so long is closed
 SECRET_READER = "tocsin-secret-reader"  # noqa: S105 - the ClusterRole's name where the release is called tocsin
+CREDENTIALS_KEYS = ("username", "password")
+TLS_KEYS = ("ca.crt", "tls.crt", "tls.key")
 SERVICE_ACCOUNT = re.compile(r"system:serviceaccount:([^:\"\s]+):([^:\"\s]+)")
 
 
@@ -77,7 +79,7 @@ class _Client:
 
 @dataclass(frozen=True, slots=True)
 class _Secret:
-    data: dict[str, str]
+    data: dict[str, str]  # in base64, as the API hands it out
     read_at_seconds: float
 
 
@@ -141,27 +143,31 @@ class KafkaClusters:
         kafka, namespace = pipeline.spec.kafka, pipeline.namespace
         credentials: dict[str, str] = {}
         if kafka.credentials_secret_ref is not None:
-            credentials = await self._read_secret(namespace, kafka.credentials_secret_ref.name, "username", "password")
+            name = kafka.credentials_secret_ref.name
+            credentials = await self._read_secret(namespace, name, CREDENTIALS_KEYS, is_each_required=True)
         tls: dict[str, str] = {}
         if kafka.tls_secret_ref is not None:
-            tls = await self._read_secret(namespace, kafka.tls_secret_ref.name)
+            tls = await self._read_secret(namespace, kafka.tls_secret_ref.name, TLS_KEYS, is_each_required=False)
         return build_connection(pipeline, credentials=credentials, tls=tls)
 
-    async def _read_secret(self, namespace: str, name: str, *keys: str) -> dict[str, str]:
+    async def _read_secret(
+        self, namespace: str, name: str, keys: Sequence[str], *, is_each_required: bool
+    ) -> dict[str, str]:
         known = self._secrets.get((namespace, name))
         if known is None or self._now() - known.read_at_seconds > SECRET_SECONDS:
-            known = _Secret(_decode(await self._fetch_secret(namespace, name), namespace, name), self._now())
+            known = _Secret(await self._fetch_secret(namespace, name), self._now())
             self._secrets[namespace, name] = known
-        missing = [key for key in keys if not known.data.get(key)]
-        if missing:
-            self._secrets.pop((namespace, name), None)
-            advice = f"add the key {' and the key '.join(missing)} to Secret {name} in namespace {namespace}"
-            raise SecretIncomplete(f"Secret {namespace}/{name} has no {' and no '.join(missing)}", advice=advice)
-        return known.data
-
-    async def _fetch_secret(self, namespace: str, name: str) -> dict[str, Any]:
         try:
-            return await self._api.read("Secret", namespace, name)
+            found = _decode(known.data, keys, namespace, name)
+            _check_complete(found, keys if is_each_required else (), namespace, name)
+        except SecretIncomplete:
+            self._secrets.pop((namespace, name), None)
+            raise
+        return found
+
+    async def _fetch_secret(self, namespace: str, name: str) -> dict[str, str]:
+        try:
+            return (await self._api.read("Secret", namespace, name)).get("data") or {}
         except ObjectMissing as error:
             advice = f"create it: kubectl -n {namespace} create secret generic {name} --from-literal=KEY=VALUE ..."
             raise SecretMissing(f"Secret {namespace}/{name} does not exist", advice=advice) from error
@@ -244,12 +250,23 @@ def _name_secrets(pipeline: Pipeline) -> list[str]:
     return [ref.name for ref in (kafka.credentials_secret_ref, kafka.tls_secret_ref) if ref is not None]
 
 
-def _decode(secret: dict[str, Any], namespace: str, name: str) -> dict[str, str]:
-    try:
-        return {key: base64.b64decode(value).decode() for key, value in (secret.get("data") or {}).items()}
-    except (binascii.Error, UnicodeDecodeError) as error:
-        advice = "write it with kubectl create secret generic"
-        raise SecretIncomplete(f"Secret {namespace}/{name} holds a value that is not text", advice=advice) from error
+def _decode(data: Mapping[str, str], keys: Sequence[str], namespace: str, name: str) -> dict[str, str]:
+    """Return those of the keys that are there. Others may hold what is no text, such as a keystore: nobody asks."""
+    found: dict[str, str] = {}
+    for key in keys:
+        try:
+            found |= {key: base64.b64decode(data[key]).decode()} if data.get(key) else {}
+        except (binascii.Error, UnicodeDecodeError) as error:
+            advice = "write it with kubectl create secret generic"
+            raise SecretIncomplete(f"Secret {namespace}/{name} holds no text in {key}", advice=advice) from error
+    return found
+
+
+def _check_complete(found: Mapping[str, str], keys: Sequence[str], namespace: str, name: str) -> None:
+    missing = [key for key in keys if not found.get(key)]
+    if missing:
+        advice = f"add the key {' and the key '.join(missing)} to Secret {name} in namespace {namespace}"
+        raise SecretIncomplete(f"Secret {namespace}/{name} has no {' and no '.join(missing)}", advice=advice)
 
 
 def _advise_binding(refusal: str, namespace: str, role: str) -> str:

@@ -50,10 +50,13 @@ class Client(KafkaAdmin):
         self.is_closed = True
 
 
+Secret = Mapping[str, str | bytes] | KubernetesFailure
+
+
 class Secrets:
     """The Secrets of a cluster."""
 
-    def __init__(self, **secrets: dict[str, str] | KubernetesFailure) -> None:
+    def __init__(self, **secrets: Secret) -> None:
         self.secrets = secrets
         self.reads = 0
 
@@ -63,7 +66,11 @@ class Secrets:
         found = self.secrets.get(name.replace("-", "_"), ObjectMissing("not found"))
         if isinstance(found, KubernetesFailure):
             raise found
-        return {"data": {key: base64.b64encode(value.encode()).decode() for key, value in found.items()}}
+        return {"data": {key: encode(value) for key, value in found.items()}}
+
+
+def encode(value: str | bytes) -> str:
+    return base64.b64encode(value.encode() if isinstance(value, str) else value).decode()
 
 
 class Time:
@@ -73,7 +80,7 @@ class Time:
         return self.now
 
 
-def build_clusters(**secrets: dict[str, str] | KubernetesFailure) -> tuple[KafkaClusters, Secrets, Time]:
+def build_clusters(**secrets: Secret) -> tuple[KafkaClusters, Secrets, Time]:
     api, now = Secrets(**secrets), Time()
     return KafkaClusters(api, open_admin=Client, now=now), api, now
 
@@ -85,6 +92,7 @@ async def client_for(clusters: KafkaClusters, pipeline: Pipeline) -> Client:
 
 
 USER = {"username": "ada", "password": "pw-of-ada"}
+KEYSTORE = bytes.fromhex("3082 0afe ffed")  # no text in UTF-8
 
 
 @pytest.mark.parametrize(
@@ -129,6 +137,30 @@ async def test_credentials_and_certificates_come_from_the_secrets() -> None:
     assert (connection.username, connection.password) == ("ada", SecretStr("pw-of-ada"))
     assert (connection.tls.ca_pem, connection.tls.cert_pem) == ("CA", "CERT")
     assert connection.tls.key_pem == SecretStr("KEY")
+
+
+async def test_a_keystore_beside_the_certificates_is_no_trouble() -> None:
+    keystores = {"ca.p12": KEYSTORE, "truststore.jks": KEYSTORE}
+    clusters, _, _ = build_clusters(kafka_user={**USER, **keystores}, kafka_tls={"ca.crt": "CA", **keystores})
+    kafka = {**SASL, "securityProtocol": "SASL_SSL", "tlsSecretRef": {"name": "kafka-tls"}}
+    connection = (await client_for(clusters, build_pipeline(kafka=kafka))).connection
+    assert (connection.username, connection.tls.ca_pem) == ("ada", "CA")
+
+
+async def test_one_secret_may_hold_credentials_and_certificates() -> None:
+    clusters, api, _ = build_clusters(kafka_user={**USER, "ca.crt": "CA"})
+    kafka = {**SASL, "securityProtocol": "SASL_SSL", "tlsSecretRef": {"name": "kafka-user"}}
+    connection = (await client_for(clusters, build_pipeline(kafka=kafka))).connection
+    assert (connection.username, connection.tls.ca_pem, api.reads) == ("ada", "CA", 1)
+
+
+async def test_a_certificate_that_is_no_text_is_named_and_read_again_once_it_is_mended() -> None:
+    clusters, api, _ = build_clusters(kafka_tls={"ca.crt": KEYSTORE})
+    pipeline = build_pipeline(kafka={"securityProtocol": "SSL", "tlsSecretRef": {"name": "kafka-tls"}})
+    with pytest.raises(SecretIncomplete, match="shop/kafka-tls holds no text"):
+        await clusters.admin_for(pipeline)
+    api.secrets["kafka_tls"] = {"ca.crt": "CA"}
+    assert (await client_for(clusters, pipeline)).connection.tls.ca_pem == "CA"
 
 
 async def test_a_secret_is_not_read_at_every_question_but_again_after_a_while() -> None:
