@@ -56,11 +56,15 @@ def resume_positions(names: Iterable[str], commit: Commit) -> dict[str, int]:
 
 
 def read_leads(metadata: str) -> dict[str, int]:
-    """Return how far each cursor is ahead of the committed offset; nothing where all stand together there."""
+    """Return how far each cursor is ahead of the committed offset; nothing where all stand together there.
+
+    What we wrote names the cursor "" and one that stands at the offset itself. To take anything else for leads, be it
+    JSON of numbers as well, would be to pass over what nobody has delivered.
+    """
     if not metadata:
         return {}
     try:
         leads = _decode(metadata)
     except msgspec.DecodeError:
         return {}
-    return leads if min(leads.values(), default=0) >= 0 else {}
+    return leads if NO_CHANNEL in leads and min(leads.values()) == 0 else {}

@@ -36,7 +36,9 @@ def test_what_a_channel_that_is_gone_left_is_looked_at_once_more() -> None:
 
 
 def test_metadata_that_somebody_else_wrote_means_nothing() -> None:
-    for metadata in ("", "x", "[]", '{"a":-1}', '{"a":"1"}', "\x00"):
+    garbage = ("", "x", "[]", "{}", '{"a":"1"}', "\x00")
+    numbers = ('{"ts":1712345678}', '{"a":-1,"":0}', '{"":9}', '{"a":0,"b":9}')
+    for metadata in (*garbage, *numbers):
         assert resume_positions(["a"], Commit(5, metadata)) == {"a": 5, NO_CHANNEL: 5}
 
 
