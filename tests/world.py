@@ -22,7 +22,7 @@ from confluent_kafka.admin import AdminClient
 from tocsin_consumer.worker import serve
 from tocsin_core.admin import KafkaAdmin
 from tocsin_core.codec import encode, make_traceparent
-from tocsin_core.consumer import read_message
+from tocsin_core.kafka_message import read_message
 from tocsin_core.message import Notification, Record
 from tocsin_core.retry import RETRY_DELAYS_SECONDS, Tier, build_tiers
 from tocsin_core.settings import KafkaConnection, Settings
@@ -61,9 +61,11 @@ class World:
     def tiers(self) -> tuple[Tier, ...]:
         return build_tiers(self.topic, self.retry_delays_seconds)
 
-    async def create_topic(self, name: str, partitions: int) -> None:
+    async def create_topic(self, name: str, partitions: int, **config: int) -> None:
+        """Create a topic; `max_message_bytes=100` is its `max.message.bytes`."""
         admin = KafkaAdmin(KafkaConnection(brokers=[self.bootstrap]), client_id="tests")
-        await admin.create_topic(name, partitions=partitions)
+        texts = {key.replace("_", "."): str(value) for key, value in config.items()}
+        await admin.create_topic(name, partitions=partitions, config=texts)
         await admin.close()
 
     def build_settings(self, channels: Iterable[Mapping[str, Any]], **sections: Mapping[str, Any]) -> Settings:
@@ -144,7 +146,8 @@ class World:
 
     @cached_property
     def _producer(self) -> Producer:
-        return Producer({"bootstrap.servers": self.bootstrap, "partitioner": "murmur2_random", "linger.ms": 1})
+        config: dict[str, str | int] = {"partitioner": "murmur2_random", "linger.ms": 1, "message.max.bytes": 10**7}
+        return Producer({"bootstrap.servers": self.bootstrap, **config})
 
     async def read_dead_letters(self, count: int, *, timeout_seconds: float = 60.0) -> list[Record]:
         """Return the dead letters once there are so many. Raise AssertionError if they do not come in time."""

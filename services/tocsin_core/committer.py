@@ -26,8 +26,9 @@ from confluent_kafka import OFFSET_INVALID, KafkaError, KafkaException, TopicPar
 from tocsin_core.assignment import Assignment
 from tocsin_core.commits import Commit
 from tocsin_core.complaints import Complaints
-from tocsin_core.connection import translate_exception
+from tocsin_core.connection import translate_error, translate_exception
 from tocsin_core.consumer_config import REPEAT_WITHIN_SECONDS, SETTLE_SECONDS, SOCKET_TIMEOUT_MS
+from tocsin_core.errors import KafkaFailure
 from tocsin_core.logging import get_logger
 
 LOST_AFTER_SECONDS = 2 * SOCKET_TIMEOUT_MS / 1_000
@@ -168,11 +169,10 @@ class Committer:
         if not self._send(client, due):
             return None
         try:
-            found = client.committed([TopicPartition(*place) for place in due], ANSWER_SECONDS)
-        except KafkaException as error:
-            self._complaints.about("a commit failed during a hand-over", str(translate_exception(error)))
+            stands = ask_committed(client, [TopicPartition(*place) for place in due], ANSWER_SECONDS)
+        except KafkaFailure as failure:
+            self._complaints.about("a commit failed during a hand-over", str(failure))
             return None
-        stands = {(each.topic, each.partition): to_commit(each) for each in found}
         for place, (assignment, commit) in due.items():
             if stands[place] == commit:
                 assignment.committed = commit
@@ -187,6 +187,23 @@ class Committer:
             self._complaints.about("a commit failed and is tried again", str(translate_exception(error)))
             return False
         return True
+
+
+def ask_committed(
+    client: CommitClient, partitions: list[TopicPartition], timeout_seconds: float
+) -> dict[Place, Commit | None]:
+    """Return where the group stands, None for a partition where it has committed nothing. Raise KafkaFailure.
+
+    A refusal of one partition is one of all: its offset looks as if nothing had ever been committed.
+    """
+    try:
+        found = client.committed(partitions, timeout_seconds)
+    except KafkaException as error:
+        raise translate_exception(error) from error
+    for each in found:
+        if each.error is not None:
+            raise translate_error(each.error)
+    return {(each.topic, each.partition): to_commit(each) for each in found}
 
 
 def to_commit(offset: TopicPartition) -> Commit | None:

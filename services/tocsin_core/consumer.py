@@ -22,15 +22,15 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from tocsin_core.assignment import Assignment, Batch, Sink, decide_pause
 from tocsin_core.client_statistics import LostWatch, read_statistics
 from tocsin_core.commits import Commit
-from tocsin_core.committer import Committer, to_commit
+from tocsin_core.committer import Committer, ask_committed
 from tocsin_core.complaints import Complaints
 from tocsin_core.connection import check_files, translate_error, translate_exception
 from tocsin_core.consumer_config import (
@@ -43,6 +43,7 @@ from tocsin_core.consumer_config import (
     build_consumer_config,
 )
 from tocsin_core.errors import KafkaFailure
+from tocsin_core.kafka_message import consume, read_message
 from tocsin_core.logging import get_logger
 from tocsin_core.message import Record
 from tocsin_core.settings import KafkaSettings
@@ -247,10 +248,7 @@ class RecordConsumer:
     def _poll(self, consumer: Consumer) -> None:
         if self._topics != self._wanted_topics:
             self._subscribe(consumer)
-        # One record is waited for and the rest is taken along: a single consume(n) would wait for n of them.
-        messages = consumer.consume(1, POLL_SECONDS)
-        if messages:
-            messages += consumer.consume(BATCH_RECORDS - 1, 0)
+        messages = consume(consumer, BATCH_RECORDS, wait_seconds=POLL_SECONDS)
         self._polled_at = time.monotonic()
         batch = [pair for message in messages if (pair := self._receive(message)) is not None]
         if batch:
@@ -319,10 +317,10 @@ class RecordConsumer:
             return  # a rebalance met the farewell: nothing of them will be read
         self._trouble.note_progress()
         begins: list[TopicPartition] = []
-        for each, committed in self._read_committed(consumer, partitions):
-            self._assign(each.topic, each.partition, committed)
+        for place, committed in self._read_committed(consumer, partitions).items():
+            self._assign(*place, committed)
             offset = OFFSET_BEGINNING if committed is None else committed.offset
-            begins.append(TopicPartition(each.topic, each.partition, offset))
+            begins.append(TopicPartition(*place, offset))
         if partitions:
             consumer.resume(partitions)  # librdkafka remembers a rest from an earlier epoch, and nobody would end it
         if begins:
@@ -342,7 +340,7 @@ class RecordConsumer:
 
     def _read_committed(
         self, consumer: Consumer, partitions: list[TopicPartition]
-    ) -> list[tuple[TopicPartition, Commit | None]]:
+    ) -> Mapping[TopicAndPartition, Commit | None]:
         """Return where the group stands, or nothing if this process is told to stop meanwhile.
 
         Raise KafkaFailure if nobody says it, after a time in which brokers restart: to guess would be to deliver again.
@@ -350,17 +348,16 @@ class RecordConsumer:
         until = time.monotonic() + RESUME_SECONDS
         while partitions:
             try:
-                found = consumer.committed(partitions, RESUME_TIMEOUT_SECONDS)
-                return [(each, to_commit(each)) for each in found]
-            except KafkaException as error:
-                reason = translate_exception(error)
+                return ask_committed(consumer, partitions, RESUME_TIMEOUT_SECONDS)
+            except KafkaFailure as failure:
+                reason = failure
             self._complaints.about("the group's offsets cannot be read", str(reason))
             self._polled_at = time.monotonic()  # it waits for Kafka, as it would in a poll
             if self._polled_at >= until:
                 raise reason
             if self._is_stopping.wait(RESUME_AGAIN_SECONDS):
                 break
-        return []
+        return {}
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if consumer is not self._client:
@@ -453,27 +450,6 @@ class RecordConsumer:
             self._loop.call_soon_threadsafe(function, *arguments)
         except RuntimeError:  # the loop is closed: nobody is left to work
             self._is_stopping.set()
-
-
-def read_message(message: Message) -> Record:
-    """Return what a Kafka message holds, untouched."""
-    try:
-        headers = cast("list[tuple[str, bytes | None]]", message.headers() or [])
-    except UnicodeDecodeError:  # a header's name that is no text cannot be kept, but must not stop the partition
-        headers = []
-    return Record(
-        topic=message.topic() or "",
-        partition=message.partition() or 0,
-        offset=message.offset() or 0,
-        timestamp_ms=message.timestamp()[1],
-        key=_bytes(message.key()),
-        value=_bytes(message.value()),
-        headers=tuple(headers),
-    )
-
-
-def _bytes(value: str | bytes | None) -> bytes | None:
-    return value.encode() if isinstance(value, str) else value
 
 
 def _keys(partitions: Iterable[TopicPartition]) -> list[TopicAndPartition]:

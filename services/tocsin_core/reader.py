@@ -13,6 +13,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -20,9 +21,10 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from tocsin_core.assignment import size_bytes
 from tocsin_core.connection import build_client_config, check_files, choose_cause, translate
-from tocsin_core.consumer import read_message
 from tocsin_core.errors import KafkaFailure, KafkaUnavailable
+from tocsin_core.kafka_message import consume, read_message
 from tocsin_core.message import Record
 from tocsin_core.settings import KafkaConnection
 
@@ -30,6 +32,8 @@ BATCH_RECORDS = 1_000
 POLL_SECONDS = 0.1
 TIMEOUT_SECONDS = 10.0
 PROBE_SECONDS = 2.0
+STRETCH_BYTES = 16 * 1_048_576
+"""What one stretch holds where nobody says how much it may."""
 
 RANGE_CONFIG: Mapping[str, str | int] = {
     "auto.offset.reset": "earliest",
@@ -107,7 +111,7 @@ class TopicReader:
         records: list[Record] = []
         deadline = time.monotonic() + timeout_seconds
         while self._is_behind(ends) and time.monotonic() < deadline:
-            messages = _consume(self._consumer, BATCH_RECORDS)
+            messages = consume(self._consumer, BATCH_RECORDS, wait_seconds=POLL_SECONDS)
             records += [record for message in messages if (record := self._receive(message)) is not None]
         return records
 
@@ -130,29 +134,46 @@ class Stretch(NamedTuple):
     next_offset: int
 
 
+class Room(NamedTuple):
+    """How much a stretch may hold."""
+
+    max_records: int
+    max_bytes: int
+
+
 class RangeReader:
-    """Reads given stretches of any partitions, one at a time, and holds little: at most two fetches of 1 MiB."""
+    """Reads given stretches of any partitions, one at a time, and holds little: at most four fetches of 1 MiB."""
 
     def __init__(self, connection: KafkaConnection, *, client_id: str) -> None:
         """Prepare the client. Raise SettingsError or KafkaFailure if the connection itself cannot work."""
         self._failure: KafkaFailure | None = None
         self._place: tuple[str, int, int] | None = None
-        """Topic, partition and offset that librdkafka would return next, with what it has prefetched; else None."""
+        """Topic, partition and offset that would come next, with what librdkafka has prefetched; else None."""
+        self._ahead: deque[Message] = deque()
+        """What librdkafka has returned already of what follows that place: the last stretch was full."""
         self._is_closing = threading.Event()
         # One thread, not a lock: a read that is cancelled still ends before the next one or the closing begins.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="kafka-range-reader")
         self._consumer = _open(connection, client_id, **RANGE_CONFIG, error_cb=self._on_error)
 
     async def read(
-        self, topic: str, partition: int, start: int, *, max_records: int, timeout_seconds: float = TIMEOUT_SECONDS
+        self,
+        topic: str,
+        partition: int,
+        start: int,
+        *,
+        max_records: int,
+        max_bytes: int = STRETCH_BYTES,
+        timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> Stretch:
         """Return at most `max_records` from `start` on, and where to go on: past holes, never below `start`.
 
+        It takes no further record once keys, values and headers have `max_bytes`, so it exceeds them by one at most.
         Where retention has deleted `start`, reading begins at the log's first offset. It ends early at the log's end,
         and after `timeout_seconds` with what has come by then. Raise KafkaFailure if the broker refuses, or if nothing
         at all has come.
         """
-        work = partial(self._read, topic, partition, start, max_records, timeout_seconds)
+        work = partial(self._read, topic, partition, start, Room(max_records, max_bytes), timeout_seconds)
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def close(self) -> None:
@@ -161,39 +182,53 @@ class RangeReader:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._consumer.close)
         self._thread.shutdown()
 
-    def _read(self, topic: str, partition: int, start: int, max_records: int, timeout_seconds: float) -> Stretch:
+    def _read(self, topic: str, partition: int, start: int, room: Room, timeout_seconds: float) -> Stretch:
         if self._place != (topic, partition, start):
+            self._ahead.clear()
             self._consumer.assign([TopicPartition(topic, partition, start)])
         self._place = None
         try:
-            stretch, is_end = self._collect(start, max_records, time.monotonic() + timeout_seconds)
+            stretch, is_end = self._collect(start, room, time.monotonic() + timeout_seconds)
         except KafkaFailure:
-            self._consumer.unassign()
+            self._rest()
             raise
         if is_end or self._is_exhausted(topic, partition, stretch):
-            self._consumer.unassign()  # else librdkafka would ask for more a hundred times a second
+            self._rest()
         else:
             self._place = (topic, partition, stretch.next_offset)
         if not is_end and not stretch.records:
             raise self._explain_silence(topic, timeout_seconds)  # holes that were skipped so far stay skipped
         return stretch
 
-    def _collect(self, start: int, max_records: int, deadline: float) -> tuple[Stretch, bool]:
+    def _rest(self) -> None:
+        """Ask for nothing more: librdkafka would do so a hundred times a second."""
+        self._consumer.unassign()
+        self._ahead.clear()
+
+    def _collect(self, start: int, room: Room, deadline: float) -> tuple[Stretch, bool]:
         """Return what came before the deadline, and whether it ends where the log does."""
         records: list[Record] = []
-        position = start
-        while len(records) < max_records and time.monotonic() < deadline:
-            self._check_open()
-            for message in _consume(self._consumer, max_records - len(records)):
-                self._failure = None
-                offset = message.offset() or 0
-                if _is_end(message):
-                    return Stretch(records, max(position, offset)), True
-                if offset < position:  # the log ends below `start`, and librdkafka went back to its beginning
-                    return Stretch(records, position), True
-                records.append(read_message(message))
-                position = offset + 1
+        position, held_bytes = start, 0
+        while len(records) < room.max_records and held_bytes < room.max_bytes and time.monotonic() < deadline:
+            if (message := self._receive(room.max_records - len(records))) is None:
+                continue
+            offset = message.offset() or 0
+            if _is_end(message):
+                return Stretch(records, max(position, offset)), True
+            if offset < position:  # the log ends below `start`, and librdkafka went back to its beginning
+                return Stretch(records, position), True
+            records.append(record := read_message(message))
+            position, held_bytes = offset + 1, held_bytes + size_bytes(record)
         return Stretch(records, position), False
+
+    def _receive(self, most: int) -> Message | None:
+        """Return the next message, or None if none comes for a moment; at most so many are taken from librdkafka."""
+        if not self._ahead:
+            self._check_open()
+            self._ahead.extend(consume(self._consumer, most, wait_seconds=POLL_SECONDS))
+            if self._ahead:
+                self._failure = None
+        return self._ahead.popleft() if self._ahead else None
 
     def _is_exhausted(self, topic: str, partition: int, stretch: Stretch) -> bool:
         """Return whether the last record of the stretch was the log's last, as far as the last fetch has told."""
@@ -233,14 +268,6 @@ def _open(connection: KafkaConnection, client_id: str, **more: Any) -> Consumer:
         return Consumer(config, logger=logging.getLogger("tocsin.librdkafka"))
     except KafkaException as error:
         raise _translate(error.args[0]) from error
-
-
-def _consume(consumer: Consumer, limit: int) -> list[Message]:
-    """Wait for one message and take along what else is there, at most `limit` in all."""
-    messages = consumer.consume(1, POLL_SECONDS)
-    if messages and limit > 1:
-        messages += consumer.consume(limit - 1, 0)
-    return messages
 
 
 def _is_end(message: Message) -> bool:

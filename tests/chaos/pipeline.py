@@ -25,8 +25,8 @@ from chaos.process import Process
 from chaos.receiver import read_log
 from tocsin_core.admin import KafkaAdmin
 from tocsin_core.codec import decode
-from tocsin_core.consumer import read_message
 from tocsin_core.errors import KafkaUnavailable
+from tocsin_core.kafka_message import read_message
 from tocsin_core.message import Record
 from tocsin_core.retry import build_tiers
 from tocsin_core.settings import KafkaConnection

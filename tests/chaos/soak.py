@@ -30,7 +30,7 @@ from chaos.oracle import Delivery, Promise
 from chaos.pipeline import Outcome, Pipeline, Shape
 from chaos.process import Process
 from tocsin_consumer.planning import REPLAY_CHANNEL
-from tocsin_core.consumer import read_message
+from tocsin_core.kafka_message import read_message
 from tocsin_core.message import Record
 
 MEMBERS = 2

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from redis.asyncio import Redis
 
+from raw_producer import produce_with_header
 from receiver import Answer, Delivery, Receiver
 from tocsin_cli.embedded.valkey import EmbeddedValkey
 from tocsin_core.message import Notification
@@ -70,6 +71,19 @@ async def test_a_record_that_nobody_can_read_ends_in_the_dead_letter_topic_byte_
     assert letter.header("dlq-original-topic") == world.topic.encode()
     assert letter.header("dlq-consumer-group") == f"{world.topic}-group".encode()
     assert world.committed() == 21
+
+
+async def test_headers_of_which_one_has_no_text_for_a_name_are_lost_and_the_record_is_delivered(
+    world: World, receiver: Receiver
+) -> None:
+    for number in range(3):
+        value = b'{"id":"n%d","fromID":"1","toID":"2","message":"%d"}' % (number, number)
+        produce_with_header(world.bootstrap, world.topic, value, b"2", name=b"\xe4bad", content=b"x")
+    world.produce(notifications(3, start=3))
+    async with world.consuming([webhook(receiver.url)]):
+        await receiver.wait_for(6)
+    assert sorted(receiver.ids) == [f"n{number}" for number in range(6)]
+    assert world.committed() == 6
 
 
 @pytest.mark.parametrize("value", [None, b"", b"{}", b'{"id":"x","fromID":1}', b"[" * 2000])

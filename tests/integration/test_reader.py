@@ -11,6 +11,7 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from raw_producer import produce_with_header
 from tocsin_cli.embedded.kafka import EmbeddedKafka
 from tocsin_core.admin import KafkaAdmin
 from tocsin_core.errors import KafkaUnavailable, TopicMissing
@@ -100,6 +101,39 @@ async def test_a_stretch_is_read_from_its_start_and_says_where_to_go_on(
             break
     assert position == 3000
     assert values == [b"%d" % number for number in range(500, 3000)]
+
+
+async def test_a_stretch_ends_with_the_record_that_fills_it_and_the_next_begins_behind_it(
+    kafka: EmbeddedKafka, topic: str, ranges: RangeReader
+) -> None:
+    values = [b"%d" % number + secrets.token_bytes(100_000) for number in range(30)]
+    produce(kafka, topic, values)
+    found: list[bytes | None] = []
+    while len(found) < 30:
+        stretch = await ranges.read(topic, 0, len(found), max_records=100, max_bytes=250_000)
+        assert len(stretch.records) == 3
+        assert stretch.next_offset == len(found) + 3
+        found += [record.value for record in stretch.records]
+    assert set(found) == set(values)
+    for start in (7, 20, 3):  # what was read ahead of one place is not taken for another's
+        stretch = await ranges.read(topic, 0, start, max_records=100, max_bytes=1)
+        assert [record.offset for record in stretch.records] == [start]
+
+
+async def test_a_record_with_a_header_whose_name_is_no_text_is_read_without_its_headers(
+    kafka: EmbeddedKafka, topic: str, ranges: RangeReader
+) -> None:
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+    for _ in range(50):  # Python checks the results of calls less closely that it makes often
+        producer.produce(topic, b"value", b"key", headers=[("good", b"x")])
+    assert producer.flush(30) == 0
+    for name in (b"\xe4bad", b"\xe4bad", b"good"):
+        produce_with_header(kafka.bootstrap_servers, topic, b"value", b"key", name=name, content=b"x")
+    found = [await ranges.read(topic, partition, 0, max_records=100) for partition in range(4)]
+    records = [record for stretch in found for record in stretch.records]
+    assert {(record.key, record.value) for record in records} == {(b"key", b"value")}
+    good = (("good", b"x"),)
+    assert [record.headers for record in records] == [*[good] * 50, (), (), good]
 
 
 async def test_stretches_of_several_partitions_and_backwards_are_never_mixed_up(

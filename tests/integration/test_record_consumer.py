@@ -7,13 +7,16 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from tocsin_cli.embedded.kafka import EmbeddedKafka
 from tocsin_core.admin import KafkaAdmin
 from tocsin_core.assignment import Assignment, Batch
+from tocsin_core.commits import Commit
 from tocsin_core.consumer import RecordConsumer
 from tocsin_core.settings import KafkaConnection, KafkaSettings
 
@@ -195,6 +198,45 @@ async def test_partitions_that_come_while_a_member_leaves_are_not_asked_about(ka
     assert member._assignments == {}
 
 
+async def test_an_offset_that_is_refused_is_asked_for_again_and_not_taken_for_the_logs_beginning(
+    kafka: EmbeddedKafka, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refusing:
+        """A Kafka client whose coordinator knows, at first, nothing of one of two partitions."""
+
+        def __init__(self) -> None:
+            self.refusals = 2
+            self.begins: list[TopicPartition] = []
+
+        def committed(self, partitions: list[TopicPartition], _: float) -> list[SimpleNamespace]:
+            self.refusals -= 1
+            error = KafkaError(KafkaError.COORDINATOR_LOAD_IN_PROGRESS) if self.refusals >= 0 else None
+            return [
+                SimpleNamespace(
+                    topic=each.topic,
+                    partition=each.partition,
+                    offset=OFFSET_INVALID if error and each.partition else 40,
+                    metadata="",
+                    error=error if each.partition else None,
+                )
+                for each in partitions
+            ]
+
+        def resume(self, _: list[TopicPartition]) -> None:
+            """Nothing rests."""
+
+        def incremental_assign(self, partitions: list[TopicPartition]) -> None:
+            self.begins = partitions
+
+    monkeypatch.setattr("tocsin_core.consumer.RESUME_AGAIN_SECONDS", 0.0)
+    client: Any = Refusing()
+    member = build_member(kafka, topic, Held())
+    member._client = client
+    member._on_assign(client, [TopicPartition(topic, 0), TopicPartition(topic, 1)])
+    assert [(each.partition, each.offset) for each in client.begins] == [(0, 40), (1, 40)]
+    assert [each.committed for each in member._assignments.values()] == [Commit(40), Commit(40)]
+
+
 NO_BROKER = '{"brokers": {"GroupCoordinator": {"state": "INIT", "source": "logical"}}}'
 
 
@@ -222,6 +264,7 @@ async def test_a_member_whose_client_has_lost_all_brokers_goes_on_with_a_new_one
     member = build_member(kafka, topic, sink, protocol, kind=Lost)
     await member.start()
     await sink.wait_until(lambda: sum(sink.taken.values()) == 80)  # nothing was committed: the second reads all again
+    assert isinstance(member, Lost)
     assert member.clients == 2
     produce(kafka, topic, 4)
     await sink.wait_until(lambda: sum(sink.taken.values()) == 84)

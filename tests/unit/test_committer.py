@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 from confluent_kafka import OFFSET_INVALID, KafkaError, KafkaException, TopicPartition
 
 from tocsin_core.assignment import Assignment
 from tocsin_core.commits import Commit
-from tocsin_core.committer import LOST_AFTER_SECONDS, REFUSALS, Committer
+from tocsin_core.committer import LOST_AFTER_SECONDS, REFUSALS, Committer, ask_committed
 from tocsin_core.consumer_config import SETTLE_SECONDS
+from tocsin_core.errors import KafkaUnavailable
 
 NO_ANSWER = KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+
+class Refused:
+    """A partition of which the coordinator does not say where the group stands."""
+
+    offset = OFFSET_INVALID
+    metadata = None
+
+    def __init__(self, partition: TopicPartition, error: KafkaError) -> None:
+        self.topic, self.partition, self.error = partition.topic, partition.partition, error
 
 
 class Group:
@@ -24,6 +37,8 @@ class Group:
         """What the client repeats while everybody waits."""
         self.is_deaf = False
         self.is_silent = False
+        self.refusal: KafkaError | None = None
+        """What it says of each partition instead of where it stands."""
         self.slept_seconds = 0.0
 
     def commit(self, *, offsets: list[TopicPartition], asynchronous: bool) -> None:
@@ -40,6 +55,8 @@ class Group:
         if self.is_silent:
             self.slept_seconds += timeout
             raise NO_ANSWER
+        if self.refusal is not None:
+            return [cast("TopicPartition", Refused(each, self.refusal)) for each in partitions]
         return [
             self.stands.get((each.topic, each.partition), TopicPartition(each.topic, each.partition, OFFSET_INVALID))
             for each in partitions
@@ -199,6 +216,23 @@ def test_a_hand_over_gives_up_when_nobody_answers(group: Group, committer: Commi
     assert not committer.settle(group, [assignment])
     assert SETTLE_SECONDS <= group.slept_seconds <= SETTLE_SECONDS + 6
     assert assignment.committed is None
+
+
+def test_an_offset_that_is_refused_is_not_one_that_was_never_committed(group: Group) -> None:
+    assert ask_committed(group, [TopicPartition("t", 0)], 1.0) == {("t", 0): None}
+    group.refusal = KafkaError(KafkaError.COORDINATOR_LOAD_IN_PROGRESS)
+    with pytest.raises(KafkaUnavailable):
+        ask_committed(group, [TopicPartition("t", 0)], 1.0)
+
+
+def test_a_hand_over_asks_again_when_it_is_not_told_where_the_group_stands(
+    group: Group, committer: Committer, assignment: Assignment
+) -> None:
+    group.refusal = KafkaError(KafkaError.COORDINATOR_LOAD_IN_PROGRESS)
+    assert not committer.settle(group, [assignment])
+    assert SETTLE_SECONDS <= group.slept_seconds <= SETTLE_SECONDS + 1
+    group.refusal = None
+    assert committer.settle(group, [assignment])
 
 
 def test_a_hand_over_gives_up_sooner_when_the_group_does_not_want_its_commits(

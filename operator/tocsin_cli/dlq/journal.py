@@ -19,7 +19,7 @@ from tocsin_core.message import Record
 from tocsin_core.reader import RangeReader
 
 BATCH_RECORDS = 200
-"""How many records are held at a time: with the largest that ingestion accepts, 50 MB."""
+"""How many records are held at a time; fewer where they are large (`tocsin_core.reader.STRETCH_BYTES`)."""
 
 
 class Journal:
