@@ -22,10 +22,12 @@ def build_delivery(
 ) -> Delivery:
     """Return the delivery of notification `n<offset>`."""
     assignment = assignment or Assignment("orders", 0, 1)
+    record = Record(assignment.topic, assignment.partition, offset, 0, b"2", b"{}", ())
     journey = Journey(
         assignment=assignment,
-        record=Record(assignment.topic, assignment.partition, offset, 0, b"2", b"{}", ()),
+        record=record,
         record_bytes=3,
+        origin=record,
         notification=Notification(id=f"n{offset}", from_id="1", to_id="2", message="hi"),
         trace_id=None,
         accepted_at=accepted_at or datetime.now(UTC),

@@ -196,6 +196,7 @@ def make_delivery(*, age_seconds: float = 0.0, channel: str = "hook", **fields: 
         assignment=assignment,
         record=RECORD,
         record_bytes=3,
+        origin=RECORD,
         notification=notification,
         trace_id=None,
         accepted_at=NOW - timedelta(seconds=age_seconds),

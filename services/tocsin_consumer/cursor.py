@@ -104,7 +104,9 @@ class Partition:
 
     def publish(self) -> int:
         """Tell the poll thread what the least loaded cursor holds; return how many more records are done everywhere."""
-        attached = [each for each in self.cursors.values() if not each.is_detached and each.channel != NO_CHANNEL]
+        channels = [each for each in self.cursors.values() if each.channel != NO_CHANNEL]
+        attached = [each for each in channels if not each.is_detached]
+        self.assignment.feeds_nobody = bool(channels) and not attached
         self.assignment.least_held_records = min([each.held_records for each in attached], default=0)
         self.assignment.least_held_bytes = min([each.held_bytes for each in attached], default=0)
         before, self.processed = self.processed, min([each.passed for each in self.cursors.values()])

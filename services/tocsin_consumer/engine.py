@@ -10,7 +10,7 @@ cursor, finishes what lies below, and tells the poll thread, which commits and f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -29,6 +29,7 @@ from tocsin_core.errors import KafkaFailure
 from tocsin_core.logging import get_logger
 from tocsin_core.message import Record
 from tocsin_core.reader import Stretch
+from tocsin_core.retry import Tier
 
 READ_AGAIN_SECONDS = 1.0
 
@@ -38,8 +39,8 @@ _log = get_logger(__name__)
 class StretchReader(Protocol):
     """Reads a stretch of a partition, for a cursor that fell behind."""
 
-    async def read(self, topic: str, partition: int, start: int, *, max_records: int) -> Stretch:
-        """Return what follows `start`. Raise KafkaFailure."""
+    async def read(self, topic: str, partition: int, start: int, *, max_records: int, max_bytes: int) -> Stretch:
+        """Return what follows `start`, no more than that and one record. Raise KafkaFailure."""
         ...
 
 
@@ -52,22 +53,29 @@ class Bounds:
     batch_records: int
     batch_bytes: int
     min_share_records: int
+    min_share_bytes: int
 
     def is_full(self, cursor: Cursor, partitions: int) -> bool:
         """Return whether a cursor holds more than what the poll thread lets every cursor have."""
-        max_bytes = self.max_held_bytes // max(1, partitions) + self.batch_bytes
-        return cursor.held_records >= self.share(partitions) + self.batch_records or cursor.held_bytes >= max_bytes
+        batch_bytes = max(self.min_share_bytes, self.batch_bytes // max(1, partitions))
+        return (
+            cursor.held_records >= self.share(partitions) + self.batch_records
+            or cursor.held_bytes >= self.share_bytes(partitions) + batch_bytes
+        )
 
     def is_low(self, cursor: Cursor, partitions: int) -> bool:
         """Return whether a cursor has so little left that it should read on."""
         return (
-            cursor.held_records <= self.share(partitions) / 2
-            and cursor.held_bytes <= self.max_held_bytes / max(1, partitions) / 2
+            cursor.held_records <= self.share(partitions) / 2 and cursor.held_bytes <= self.share_bytes(partitions) / 2
         )
 
     def share(self, partitions: int) -> int:
         """Return how many records fetching waits for in each partition."""
         return max(self.min_share_records, self.max_held_records // max(1, partitions))
+
+    def share_bytes(self, partitions: int) -> int:
+        """Return how many bytes of records fetching waits for in each partition."""
+        return max(self.min_share_bytes, self.max_held_bytes // max(1, partitions))
 
 
 class Engine:
@@ -84,7 +92,7 @@ class Engine:
         bounds: Bounds,
         reader: StretchReader,
         gate: Gate | None = None,
-        retry_topics: Collection[str] = (),
+        tiers: Sequence[Tier] = (),
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._deliverer = deliverer
@@ -93,7 +101,7 @@ class Engine:
         self._max_attempts = max_attempts
         self._bounds = bounds
         self._reader = reader
-        self._retry_topics = frozenset(retry_topics)
+        self._retry_delays_seconds = {tier.topic: tier.delay_seconds for tier in tiers}
         self._now = now
         self._partitions: dict[Assignment, Partition] = {}
         self._drains: dict[Assignment, asyncio.Event] = {}
@@ -220,8 +228,8 @@ class Engine:
             self._give(cursor, journey, plan)
 
     def _plan(self, record: Record) -> Plan:
-        is_retry = record.topic in self._retry_topics
-        return plan_record(record, channels=self._channels, now=self._now(), is_retry=is_retry)
+        delay_seconds = self._retry_delays_seconds.get(record.topic)
+        return plan_record(record, channels=self._channels, now=self._now(), retry_delay_seconds=delay_seconds)
 
     def _give(self, cursor: Cursor, journey: Journey, plan: Plan) -> None:
         offset = journey.record.offset
@@ -300,20 +308,27 @@ class Engine:
 
     async def _refill(self, partition: Partition, cursor: Cursor) -> None:
         assignment = cursor.assignment
-        count = min(self._bounds.share(len(self._partitions)), self._fitting_records(assignment))
         try:
-            stretch = await self._reader.read(
-                assignment.topic, assignment.partition, cursor.next_offset, max_records=max(1, count)
-            )
-        except KafkaFailure as failure:
-            self._complaints.about(
-                "a channel that fell behind cannot read on yet", str(failure), channel=cursor.channel
-            )
+            stretch = await self._read_stretch(cursor)
+            if assignment in self._partitions and not assignment.is_fenced:
+                self._catch_up(partition, cursor, stretch)
+        except Exception as error:  # noqa: BLE001 - whatever it is: a channel must not stand still for ever because of it
+            reason = str(error) if isinstance(error, KafkaFailure) else f"{type(error).__name__}: {error}"
+            self._complaints.about("a channel that fell behind cannot read on yet", reason, channel=cursor.channel)
             await asyncio.sleep(READ_AGAIN_SECONDS)
-            stretch = Stretch([], cursor.next_offset)
-        cursor.refill = None
-        if assignment in self._partitions and not assignment.is_fenced:
-            self._catch_up(partition, cursor, stretch)
+            self._touch(cursor)
+        finally:
+            cursor.refill = None
+
+    async def _read_stretch(self, cursor: Cursor) -> Stretch:
+        assignment, partitions = cursor.assignment, len(self._partitions)
+        return await self._reader.read(
+            assignment.topic,
+            assignment.partition,
+            cursor.next_offset,
+            max_records=self._bounds.share(partitions),
+            max_bytes=max(1, self._bounds.share_bytes(partitions) - cursor.held_bytes),
+        )
 
     def _catch_up(self, partition: Partition, cursor: Cursor, stretch: Stretch) -> None:
         for record in stretch.records:
@@ -322,11 +337,6 @@ class Engine:
         cursor.next_offset = max(cursor.next_offset, stretch.next_offset)
         cursor.is_detached = cursor.next_offset < partition.next_offset
         self._touch(cursor)
-
-    def _fitting_records(self, assignment: Assignment) -> int:
-        """Return how many records of the size seen lately one cursor may hold."""
-        average_bytes = assignment.taken_bytes / max(1, assignment.taken_records)
-        return int(self._bounds.max_held_bytes / max(1, len(self._partitions)) / max(1.0, average_bytes))
 
     def _begin(self, delivery: Delivery) -> bool:
         tracker, offset = delivery.leg.cursor.tracker, delivery.leg.journey.record.offset

@@ -39,17 +39,12 @@ class Journey(msgspec.Struct, eq=False):
     assignment: Assignment
     record: Record
     record_bytes: int
+    origin: Record
+    """The record as it was produced, with the offset that it had then: itself, if it went through no retry topic."""
     notification: Notification | None
     trace_id: str | None
     accepted_at: datetime
     not_before: datetime | None = None
-    before_retries: Record | None = None
-    """What the record was before it went through retry topics; None if it did not."""
-
-    @property
-    def origin(self) -> Record:
-        """Return the record as it was produced, with the offset that it had then."""
-        return self.before_retries or self.record
 
     @property
     def place(self) -> str:
@@ -57,7 +52,7 @@ class Journey(msgspec.Struct, eq=False):
 
         The time, because a topic that is deleted and made again counts its offsets anew.
         """
-        origin = self.before_retries or self.record
+        origin = self.origin
         return f"{origin.partition}:{origin.offset}:{origin.timestamp_ms}"
 
 
@@ -138,11 +133,11 @@ def build_journey(assignment: Assignment, record: Record, record_bytes: int, pla
         assignment=assignment,
         record=record,
         record_bytes=record_bytes,
+        origin=plan.origin,
         notification=plan.notification,
         trace_id=plan.trace_id,
         accepted_at=plan.accepted_at,
         not_before=plan.not_before,
-        before_retries=plan.origin,
     )
 
 

@@ -38,10 +38,23 @@ class Plan(NamedTuple):
     """Why there is nothing to deliver: the record itself is a dead letter."""
 
 
-def plan_record(record: Record, *, channels: Sequence[str], now: datetime, is_retry: bool = False) -> Plan:
-    """Return the plan for a record in a pipeline that has these channels; `is_retry` if it comes from a retry topic."""
-    if not is_retry:
-        return _plan_origin(record, channels=channels, now=now)
+def plan_record(
+    record: Record, *, channels: Sequence[str], now: datetime, retry_delay_seconds: int | None = None
+) -> Plan:
+    """Return the plan for a record in a pipeline that has these channels.
+
+    `retry_delay_seconds` is the delay of the retry topic that the record comes from, None if from none. Nothing that
+    stands in a record raises: what nobody can make anything of is a dead letter.
+    """
+    try:
+        if retry_delay_seconds is None:
+            return _plan_origin(record, channels=channels, now=now)
+        return _plan_retry(record, channels=channels, now=now, delay_seconds=retry_delay_seconds)
+    except Exception as error:  # noqa: BLE001 - a defect, but raised here it would end every owner of the partition
+        return _build_burial_plan(record, BurialReason.UNDECODABLE, error, now)
+
+
+def _plan_retry(record: Record, *, channels: Sequence[str], now: datetime, delay_seconds: int) -> Plan:
     try:
         deferred = parse_retry_record(record)
     except RetryRecordError as error:
@@ -52,10 +65,19 @@ def plan_record(record: Record, *, channels: Sequence[str], now: datetime, is_re
         return plan
     return plan._replace(
         channels=_assign_cursors([deferral.channel], channels),
-        not_before=datetime.fromtimestamp(deferral.not_before_ms / 1000, UTC),
+        not_before=_find_due(deferral.not_before_ms, now=now, delay_seconds=delay_seconds),
         attempts=deferral.attempts,
         first_failed_at=deferral.first_failed_at,
     )
+
+
+def _find_due(not_before_ms: int, *, now: datetime, delay_seconds: int) -> datetime:
+    """Return when a retry record is due: no later than its topic's delay from now, whatever clock wrote it.
+
+    It is written with that delay, so it can only wait for longer where two clocks differ, and then for all behind it.
+    """
+    latest_ms = int(now.timestamp() * 1000) + delay_seconds * 1000
+    return datetime.fromtimestamp(min(not_before_ms, latest_ms) / 1000, UTC)
 
 
 def _plan_origin(record: Record, *, channels: Sequence[str], now: datetime) -> Plan:
@@ -69,7 +91,12 @@ def _plan_origin(record: Record, *, channels: Sequence[str], now: datetime) -> P
 
 
 def _plan_burial(record: Record, reason: BurialReason, error: TocsinError, now: datetime) -> Plan:
+    plan = _build_burial_plan(record, reason, error, now)
     trace_id = trace_id_of(record.header("traceparent"))
+    return plan._replace(trace_id=trace_id, accepted_at=accepted_at_of(record, now=now))
+
+
+def _build_burial_plan(record: Record, reason: BurialReason, error: Exception, now: datetime) -> Plan:
     burial = Burial(
         reason=reason,
         error_class=type(error).__name__,
@@ -79,7 +106,7 @@ def _plan_burial(record: Record, reason: BurialReason, error: TocsinError, now: 
         first_failed_at=now,
         last_failed_at=now,
     )
-    return Plan(record, None, trace_id, accepted_at_of(record, now=now), {NO_CHANNEL: ("",)}, burial=burial)
+    return Plan(record, None, None, now, {NO_CHANNEL: ("",)}, burial=burial)
 
 
 def _find_replayed(record: Record) -> list[str]:

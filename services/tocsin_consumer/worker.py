@@ -103,7 +103,7 @@ class Worker:
             bounds=bounds,
             reader=self._reader,
             gate=self._gate,
-            retry_topics=[tier.topic for tier in settings.retry_tiers],
+            tiers=settings.retry_tiers,
         )
         self._gate.on_opened = self._engine.pump
         self._consumer = RecordConsumer(
@@ -224,6 +224,7 @@ def build_bounds(settings: Settings) -> Bounds:
         batch_records=BATCH_RECORDS,
         batch_bytes=settings.kafka.fetch_max_bytes,
         min_share_records=MIN_SHARE_RECORDS,
+        min_share_bytes=settings.kafka.message_max_bytes,
     )
 
 
@@ -231,10 +232,9 @@ def build_claims(settings: Settings) -> Claims:
     """Return the claims in the pipeline's Redis, or none where it has no Redis."""
     if settings.redis is None:
         return NoClaims()
-    pipeline = f"{settings.pipeline.namespace}/{settings.pipeline.name}"
     return RedisClaims(
         settings.redis,
-        pipeline=pipeline,
+        pipeline=settings.pipeline_key,
         keep_seconds=settings.delivery.ttl_seconds,
         is_new=lambda: observe_newness(settings.kafka),
     )
@@ -244,9 +244,8 @@ def build_order(settings: Settings) -> Order:
     """Return the order that the pipeline asks for: kept in its Redis, or none."""
     if settings.redis is None or settings.delivery.ordering == "Relaxed":
         return Relaxed()
-    pipeline = f"{settings.pipeline.namespace}/{settings.pipeline.name}"
     max_connections = settings.consumer.concurrency + SPARE_CONNECTIONS
-    return Strict(settings.redis, pipeline=pipeline, max_connections=max_connections)
+    return Strict(settings.redis, pipeline=settings.pipeline_key, max_connections=max_connections)
 
 
 async def observe_newness(kafka: KafkaSettings) -> bool:

@@ -24,6 +24,7 @@ class Assignment:
         "committed",
         "cursors",
         "epoch",
+        "feeds_nobody",
         "first",
         "is_draining",
         "is_fenced",
@@ -66,6 +67,8 @@ class Assignment:
         self.least_held_records = 0
         """What the channel that holds least still holds: the others must not keep it waiting for more."""
         self.least_held_bytes = 0
+        self.feeds_nobody = False
+        """Whether every channel reads on by itself, so that what is fetched now would be read a second time."""
         self._began_at: Commit | None = None
 
     @property
@@ -172,6 +175,11 @@ def size_bytes(record: Record) -> int:
 
 
 def decide_pause(assignment: Assignment, *, max_records: int, max_bytes: int) -> bool:
-    """Decide whether fetching of a partition should rest: from the bound on, until half of it has been worked off."""
+    """Decide whether fetching of a partition should rest: from the bound on, until half of it has been worked off.
+
+    Also while nobody is fed by it: else it would run ahead to the log's end, and all of that be read once more.
+    """
     share = 0.5 if assignment.is_paused else 1.0
+    if assignment.feeds_nobody:
+        return True
     return assignment.held_records >= max_records * share or assignment.held_bytes >= max_bytes * share

@@ -34,8 +34,6 @@ MAX_TOPIC_BYTES = 249
 MAX_TIME_BYTES = 40
 MAX_NUMBER = 2**63 - 1
 MAX_ATTEMPTS = 1_000_000
-MAX_WAIT_MS = 2 * 86_400_000
-"""No tier is that long: what wants to wait longer would hold up everything behind it, and is nobody's we know."""
 
 Headers = tuple[tuple[str, bytes | None], ...]
 
@@ -45,6 +43,7 @@ class Deferral:
     """A delivery that goes on later: on which channel, when, and what has happened so far.
 
     What follows an earlier notification, or was handed over before its first answer, has not failed yet.
+    `not_before_ms` is by the clock of whoever wrote it, and may be any number.
     """
 
     channel: str
@@ -98,7 +97,7 @@ def parse_retry_record(record: Record) -> Deferred:
     )
     deferral = Deferral(
         channel=_read_text(own, CHANNEL, MAX_CHANNEL_BYTES),
-        not_before_ms=_read_number(own, NOT_BEFORE, max(0, record.timestamp_ms) + MAX_WAIT_MS),
+        not_before_ms=_read_number(own, NOT_BEFORE, MAX_NUMBER),
         attempts=_read_number(own, ATTEMPTS, MAX_ATTEMPTS),
         first_failed_at=_read_time(own, FIRST_FAILED_AT),
         last_error=shorten((own[LAST_ERROR] or b"").decode(errors="replace")),

@@ -12,6 +12,7 @@ from tocsin_core.errors import RetryRecordError
 from tocsin_core.message import Record
 from tocsin_core.retry_record import (
     MAX_ERROR_BYTES,
+    MAX_NUMBER,
     NAMES,
     Deferral,
     build_retry_headers,
@@ -87,7 +88,7 @@ def test_a_header_of_ours_with_any_bytes_is_read_or_refused(
     changed[position] = (changed[position][0], value)
     with contextlib.suppress(RetryRecordError):
         deferred = parse_retry_record(record._replace(headers=tuple(changed)))
-        assert 0 <= deferred.deferral.not_before_ms <= record.timestamp_ms + 2 * 86_400_000
+        assert 0 <= deferred.deferral.not_before_ms <= MAX_NUMBER
         assert deferred.origin.headers == origin.headers
 
 

@@ -241,7 +241,7 @@ async def test_a_partition_lost_while_claiming_is_not_sent_from(stage: Stage, de
 async def test_a_dead_letter_keeps_headers_and_counts_replays(stage: Stage, deliverer: Deliverer) -> None:
     stage.failure = PermanentFailure("HTTP 400 " + "é" * 2000)
     delivery = make_delivery()
-    delivery.journey.record = RECORD._replace(headers=(("x", None), ("dlq-replay-count", b"2")))
+    delivery.journey.origin = RECORD._replace(headers=(("x", None), ("dlq-replay-count", b"2")))
     await deliverer.attempt(delivery)
     letter = stage.buried[0]
     assert letter["x"] is None

@@ -11,16 +11,19 @@ from typing import Any
 import pytest
 
 from tocsin_consumer import metrics
+from tocsin_consumer.cursor import Cursor
 from tocsin_consumer.engine import Bounds, Engine
 from tocsin_consumer.journey import Delivery
 from tocsin_consumer.pace import Pace
 from tocsin_consumer.planning import Plan, plan_record
 from tocsin_consumer.slots import Slots
-from tocsin_core.assignment import Assignment
+from tocsin_core.assignment import Assignment, decide_pause, size_bytes
 from tocsin_core.commits import Commit
 from tocsin_core.errors import KafkaUnavailable
 from tocsin_core.message import Record
+from tocsin_core.offsets import OffsetTracker
 from tocsin_core.reader import Stretch
+from tocsin_core.retry import Tier, build_tiers
 from tocsin_core.retry_record import Deferral, build_retry_headers
 
 
@@ -56,17 +59,30 @@ class Log:
     def __init__(self) -> None:
         self.records: list[Record] = []
         self.reads: list[int] = []
-        self.failures = 0
+        self.failures: list[Exception] = []
 
-    async def read(self, topic: str, partition: int, start: int, *, max_records: int) -> Stretch:
+    async def read(self, topic: str, partition: int, start: int, *, max_records: int, max_bytes: int) -> Stretch:
         del topic, partition
         self.reads.append(start)
         await asyncio.sleep(0)
         if self.failures:
-            self.failures -= 1
-            raise KafkaUnavailable("away")
-        found = [record for record in self.records if record.offset >= start][:max_records]
+            raise self.failures.pop()
+        found: list[Record] = []
+        for record in [each for each in self.records if each.offset >= start][:max_records]:
+            if sum(map(size_bytes, found)) < max_bytes:
+                found.append(record)
         return Stretch(found, found[-1].offset + 1 if found else start)
+
+
+def make_bounds(held: int = 1000, *, held_bytes: int = 10**9, batch_bytes: int = 10**9) -> Bounds:
+    return Bounds(
+        max_held_records=held,
+        max_held_bytes=held_bytes,
+        batch_records=held,
+        batch_bytes=batch_bytes,
+        min_share_records=1,
+        min_share_bytes=1,
+    )
 
 
 def make_engine(
@@ -78,7 +94,8 @@ def make_engine(
     held: int = 1000,
     log: Log | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    retry_topics: tuple[str, ...] = (),
+    tiers: tuple[Tier, ...] = (),
+    bounds: Bounds | None = None,
 ) -> Engine:
     slots = Slots(concurrency, dict.fromkeys(channels, concurrency), clock=lambda: 0.0)
     return Engine(
@@ -87,12 +104,10 @@ def make_engine(
         slots=slots,
         pace=Pace(slots.guaranteed, budget_seconds=1e6, max_gap=max_gap),
         max_attempts=3,
-        bounds=Bounds(
-            max_held_records=held, max_held_bytes=10**9, batch_records=held, batch_bytes=10**9, min_share_records=1
-        ),
+        bounds=bounds or make_bounds(held),
         reader=log or Log(),
         now=now,
-        retry_topics=retry_topics,
+        tiers=tiers,
     )
 
 
@@ -329,10 +344,14 @@ async def test_fetching_waits_for_the_channel_with_least_to_do_and_for_no_other(
     await engine.close()
 
 
-async def test_reading_on_is_tried_again_when_the_broker_was_away(provider: Provider, assignment: Assignment) -> None:
+@pytest.mark.parametrize("failure", [KafkaUnavailable("away"), SystemError("a defect")])
+async def test_reading_on_is_tried_again_whatever_went_wrong(
+    provider: Provider, assignment: Assignment, failure: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tocsin_consumer.engine.READ_AGAIN_SECONDS", 0.01)
     log = Log()
     log.records = [make_record(offset, str(offset)) for offset in range(50)]
-    log.failures = 1
+    log.failures = [failure]
     engine = make_engine(provider, channels=("slow", "fast"), held=5, log=log)
     provider.held_channels = {"slow"}
     for record in log.records:
@@ -341,6 +360,56 @@ async def test_reading_on_is_tried_again_when_the_broker_was_away(provider: Prov
     provider.gate.set()
     await settle_until(lambda: assignment.commit == Commit(50))
     assert provider.offsets("slow") == list(range(50))
+
+
+async def test_a_channel_that_reads_on_holds_no_more_bytes_than_it_may_however_small_records_were_before(
+    assignment: Assignment,
+) -> None:
+    held_bytes: list[int] = []
+
+    class Watching(Provider):
+        async def attempt(self, delivery: Delivery) -> float | None:
+            held_bytes.append(delivery.leg.cursor.held_bytes)
+            return await super().attempt(delivery)
+
+    data = f',"data":{{"x":"{"x" * 3000}"}}'
+    log, provider = Log(), Watching()
+    log.records = [make_record(offset, str(offset), "" if offset < 200 else data) for offset in range(220)]
+    bounds = make_bounds(held_bytes=10_000, batch_bytes=1)
+    engine = make_engine(provider, channels=("slow", "fast"), log=log, bounds=bounds)
+    provider.held_channels = {"slow"}
+    for record in log.records:
+        accept(engine, assignment, record)
+        await settle()
+    provider.gate.set()
+    await settle_until(lambda: assignment.commit == Commit(220))
+    assert provider.offsets("slow") == list(range(220))
+    assert 10_000 <= max(held_bytes) < 10_000 + size_bytes(log.records[-1])
+
+
+def test_what_a_batch_may_bring_is_shared_by_the_partitions_as_the_rest_is(assignment: Assignment) -> None:
+    bounds = make_bounds(held_bytes=32_000, batch_bytes=16_000)
+    cursor = Cursor("a", assignment, OffsetTracker())
+    cursor.held_bytes = 6_000
+    assert not bounds.is_full(cursor, 1)
+    assert bounds.is_full(cursor, 8)
+
+
+async def test_fetching_rests_while_every_channel_reads_on_by_itself(
+    provider: Provider, assignment: Assignment
+) -> None:
+    log = Log()
+    log.records = [make_record(offset, str(offset)) for offset in range(30)]
+    engine = make_engine(provider, log=log, concurrency=1, bounds=make_bounds(held_bytes=300, batch_bytes=100))
+    provider.held_channels = {"a"}
+    accept(engine, assignment, *log.records)
+    await settle()
+    assert assignment.held_records < 30
+    assert decide_pause(assignment, max_records=10**9, max_bytes=10**9)
+    provider.gate.set()
+    await settle_until(lambda: assignment.commit == Commit(30))
+    assert provider.offsets("a") == list(range(30))
+    assert not decide_pause(assignment, max_records=10**9, max_bytes=10**9)
 
 
 async def test_a_record_waits_until_its_time_has_come_and_others_do_not_wait_for_it(
@@ -453,7 +522,7 @@ async def test_a_record_of_a_retry_topic_is_delivered_on_its_channel_alone_when_
     now = datetime(2026, 11, 23, 12, tzinfo=UTC)
     moment = [now]
     assignment = Assignment("t.retry.10s", 0, 1)
-    engine = make_engine(provider, channels=("a", "b"), now=lambda: moment[0], retry_topics=("t.retry.10s",))
+    engine = make_engine(provider, channels=("a", "b"), now=lambda: moment[0], tiers=build_tiers("t", [10]))
     due_ms = int((now + timedelta(milliseconds=20)).timestamp() * 1000)
     headers = build_retry_headers(make_record(7), Deferral("b", due_ms, 2, now, "HTTP 503"))
     stamp = int(now.timestamp() * 1000)
