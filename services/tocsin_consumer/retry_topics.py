@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
 
 from tocsin_consumer import metrics
+from tocsin_consumer.producer import Producer
 from tocsin_core.errors import KafkaFailure, NotAuthorized, TopicMissing
 from tocsin_core.logging import get_logger
 from tocsin_core.message import Record
@@ -25,26 +25,6 @@ LOOK_SECONDS = 300.0
 LOOK_AGAIN_SECONDS = 15.0
 
 _log = get_logger(__name__)
-
-
-class Producer(Protocol):
-    """The part of the producer that is needed here."""
-
-    def send(
-        self,
-        topic: str,
-        key: bytes | None,
-        value: bytes | None,
-        headers: Sequence[tuple[str, bytes | None]],
-        *,
-        partition: int | None,
-    ) -> Any:
-        """Enqueue a record and return an awaitable of its acknowledgement. Raise QueueFull at once."""
-        ...
-
-    async def count_partitions(self, topic: str) -> int:
-        """Return how many partitions a topic has. Raise TopicMissing, NotAuthorized or another KafkaFailure."""
-        ...
 
 
 class RetryTopics:

@@ -18,6 +18,7 @@ from tocsin_consumer.engine import Bounds, Engine
 from tocsin_consumer.gate import Gate
 from tocsin_consumer.order import Order, Relaxed, Strict
 from tocsin_consumer.pace import Pace
+from tocsin_consumer.producer import build_producer_settings
 from tocsin_consumer.redis_claims import RedisClaims
 from tocsin_consumer.retries import Retries
 from tocsin_consumer.retry_topics import RetryTopics
@@ -74,10 +75,7 @@ class Worker:
         self._channels = build_channels(settings)
         self._claims = build_claims(settings)
         self._users = build_directory(settings.users)
-        # A dead letter is only a dead letter once Kafka has it, whatever ingestion may promise.
-        self._producer = RecordProducer(
-            settings.kafka.model_copy(update={"producer_return_successes": True}), client_id=client_id
-        )
+        self._producer = RecordProducer(build_producer_settings(settings.kafka), client_id=client_id)
         self._retry_topics = RetryTopics(self._producer, settings.retry_tiers)
         self._order = build_order(settings)
         names = list(self._channels)

@@ -32,6 +32,7 @@ def build_producer_config(settings: KafkaSettings, *, client_id: str) -> dict[st
         "partitioner": "murmur2_random",  # what Java clients compute
         "compression.type": "lz4",
         "message.max.bytes": settings.message_max_bytes,
+        "batch.size": settings.batch_max_bytes,
         "queue.buffering.max.messages": settings.queue_max_messages,
         "queue.buffering.max.kbytes": settings.queue_max_kbytes,
         "topic.metadata.propagation.max.ms": TOPIC_MISSING_AFTER_MS,

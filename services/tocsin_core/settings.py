@@ -111,6 +111,7 @@ class KafkaSettings(KafkaConnection):
     queue_max_kbytes: int = Field(default=32_768, ge=1, le=2_097_151)
     fetch_max_bytes: int = Field(default=16_777_216, ge=1_024, le=2_147_483_135)
     message_max_bytes: int = Field(default=1_048_576, ge=1_024, le=1_000_000_000)
+    batch_max_bytes: int = Field(default=1_000_000, ge=1_024, le=1_000_000_000)
     session_timeout_seconds: float = Field(default=45.0, ge=1, le=3600)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import secrets
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,7 @@ from raw_producer import produce_with_header
 from receiver import Answer, Delivery, Receiver
 from tocsin_cli.embedded.valkey import EmbeddedValkey
 from tocsin_core.message import Notification
-from world import World, notifications, webhook
+from world import PARTITIONS, World, notifications, webhook
 
 pytestmark = pytest.mark.kafka
 
@@ -200,6 +201,32 @@ async def test_without_its_topic_a_dead_letter_holds_its_offset_back_until_the_t
     assert letter.value == b"junk"
     assert await consumer.terminate() == 0
     assert world.committed() == 1
+
+
+async def test_a_dead_letter_of_any_size_is_whole_where_its_topic_takes_it(world: World, receiver: Receiver) -> None:
+    world.topic, world.dead_letter_topic = f"{world.topic}-large", f"{world.topic}-large.dlq"
+    await world.create_topic(world.topic, PARTITIONS, max_message_bytes=3_000_000)
+    await world.create_topic(world.dead_letter_topic, 1, max_message_bytes=3_065_536)
+    value = secrets.token_bytes(2_000_000)
+    world.produce_raw(value, b"1")
+    async with world.consuming([webhook(receiver.url)]):
+        [letter] = await world.read_dead_letters(1)
+    assert letter.value == value
+    assert world.committed() == 1
+
+
+async def test_many_small_dead_letters_at_once_are_whole_where_their_topic_takes_each_alone(
+    world: World, receiver: Receiver
+) -> None:
+    world.dead_letter_topic = f"{world.topic}.small"
+    await world.create_topic(world.dead_letter_topic, 1, max_message_bytes=70_000)
+    values = {secrets.token_bytes(1_000) for _ in range(400)}
+    for number, value in enumerate(values):
+        world.produce_raw(value, b"%d" % number, flush=number == 399)
+    delivery = {"dead_letter_topic": world.dead_letter_topic}
+    async with world.consuming([webhook(receiver.url)], consumer={"concurrency": 400}, delivery=delivery):
+        letters = await world.read_dead_letters(400)
+    assert {letter.value for letter in letters} == values
 
 
 async def test_with_redis_what_was_sent_is_not_sent_again_by_another_group(

@@ -136,6 +136,28 @@ async def test_a_replay_is_the_original_byte_for_byte_and_is_delivered(
     assert receiver.ids == ["odd"]
 
 
+async def test_a_letter_that_its_topic_does_not_take_whole_is_written_without_its_value_and_not_replayed(
+    world: World, receiver: Receiver, desk: Desk
+) -> None:
+    world.dead_letter_topic = f"{world.topic}.small"
+    await world.create_topic(world.dead_letter_topic, 1, max_message_bytes=5_000)
+    desk.place += ["--dead-letter-topic", world.dead_letter_topic]
+    world.produce_raw(secrets.token_bytes(9_000), b"2", ODD_HEADERS)
+    world.produce_raw(b"small", b"2")
+    delivery = {"dead_letter_topic": world.dead_letter_topic}
+    async with world.consuming([webhook(receiver.url)], delivery=delivery):
+        large, small = await world.read_dead_letters(2)
+    assert (large.value, large.headers[:3], large.header("dlq-value-omitted")) == (b"", tuple(ODD_HEADERS), b"9000")
+    assert small.value == b"small"
+    assert world.committed() == 2
+    code, out, _ = await desk.run("show", f"0:{large.offset}")
+    assert code == 0
+    assert "9,000 bytes that the dead-letter topic did not take" in out
+    code, out, err = await desk.run("replay", "--all")
+    assert (code, out) == (3, "replayed 1, refused 1\n")
+    assert f"0:{large.offset} refused: its value of 9,000 bytes is not here" in err
+
+
 async def test_a_replay_goes_to_the_channel_that_failed_and_to_no_other(
     world: World, receiver: Receiver, desk: Desk
 ) -> None:

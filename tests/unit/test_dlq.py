@@ -268,6 +268,20 @@ def test_a_letter_is_refused_with_the_reason(letter: Letter, reason: str) -> Non
     assert reason in (refuse(letter) or "")
 
 
+def test_a_letter_without_its_value_is_shown_as_one_and_not_replayed() -> None:
+    letter = build_letter(original=(("dlq-value-omitted", b"1100000"),), value=b"")
+    assert letter.omitted_bytes == 1_100_000
+    assert refuse(letter) == (
+        "its value of 1,100,000 bytes is not here, because the dead-letter topic did not take it: "
+        "the original stands at 0:7 of orders, while that topic keeps it"
+    )
+    assert list(format_letter(letter, None))[-1] == "value     1,100,000 bytes that the dead-letter topic did not take"
+
+
+def test_a_header_that_a_producer_has_written_takes_no_value_away() -> None:
+    assert refuse(build_letter(original=(("dlq-value-omitted", b"9"),), value=b"whole")) is None
+
+
 def test_without_the_pipelines_ttl_only_a_notifications_own_expiry_counts() -> None:
     assert refuse(build_notification(accepted_at=NOW - timedelta(days=9)), ttl_seconds=None) is None
 

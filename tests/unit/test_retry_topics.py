@@ -40,7 +40,7 @@ class Broker:
         value: bytes | None,
         headers: Sequence[tuple[str, bytes | None]],
         *,
-        partition: int | None,
+        partition: int | None = None,
     ) -> None:
         del key, value, headers
         if self.refusal is not None:

@@ -25,6 +25,11 @@ def decide_refusal(
         return "not a dead letter of Tocsin's: it does not say which topic it came from"
     if letter.topic != topic and not letter.topic.startswith(f"{topic}.retry."):
         return f"it came from topic {letter.topic}, not from {topic}"
+    if letter.omitted_bytes is not None:
+        return (
+            f"its value of {letter.omitted_bytes:,} bytes is not here, because the dead-letter topic did not take it: "
+            f"the original stands at {letter.origin} of {letter.topic}, while that topic keeps it"
+        )
     if letter.replay_count >= max_replays:
         return f"replayed {letter.replay_count} times already; mend the cause, then raise --max-replays"
     expired_at = _find_expiry(letter, ttl_seconds=ttl_seconds, now=now)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from tocsin_consumer.dead_letters import REPLAY_COUNT
+from tocsin_consumer.dead_letters import REPLAY_COUNT, VALUE_OMITTED
 from tocsin_core.codec import UNREADABLE_JSON
 from tocsin_core.message import Record
 
@@ -50,6 +50,8 @@ class Letter:
     first_failed_at: str
     last_failed_at: str
     notification_id: str
+    omitted_bytes: int | None
+    """What its value measured, where this topic did not take that; None where the letter has its value."""
 
     @property
     def position(self) -> Position:
@@ -91,6 +93,7 @@ def read_letter(record: Record) -> Letter:
         first_failed_at=headers.get("dlq-first-failed-at", ""),
         last_failed_at=headers.get("dlq-last-failed-at", ""),
         notification_id=headers.get("ce_id", "") or _find_id(record.value),
+        omitted_bytes=_number(headers[VALUE_OMITTED]) if VALUE_OMITTED in headers and not record.value else None,
     )
 
 

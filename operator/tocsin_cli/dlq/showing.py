@@ -58,7 +58,10 @@ def format_letter(letter: Letter, settlement: Settlement | None) -> Iterator[str
     yield "headers"
     for name, value in record.headers:
         yield f"  {escape_controls(name)}: {'null' if value is None else escape_controls(decode_text(value))}"
-    yield from format_value(record.value)
+    if letter.omitted_bytes is None:
+        yield from format_value(record.value)
+    else:
+        yield f"value     {letter.omitted_bytes:,} bytes that the dead-letter topic did not take"
 
 
 def format_value(value: bytes | None) -> Iterator[str]:
