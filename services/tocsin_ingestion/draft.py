@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import islice
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -20,7 +21,9 @@ from tocsin_ingestion.problems import MALFORMED, FieldError, Problem, invalid
 MAX_DEPTH = 32
 """How deep a body may nest: far below every decoder's own recursion limit, so that the consumer can read it too."""
 MAX_NAMED_ERRORS = 20
-"""How many faults one answer names."""
+"""How many faults one answer names. A body has room for thousands of unknown fields, and to guess what each was meant
+to be would hold up everybody else."""
+MAX_NAME_CHARACTERS = 100
 _LARGEST_INTEGER = 2**63 - 1
 
 InputID = (
@@ -145,7 +148,8 @@ def _explain(body: bytes, error: Exception) -> Problem:
 
 
 def _find_faults(fields: dict[str, msgspec.Raw]) -> list[FieldError]:
-    unknown = [FieldError(name[:100], _explain_unknown(name)) for name in fields if name not in _FIELDS]
+    strangers = (name[:MAX_NAME_CHARACTERS] for name in fields if name not in _FIELDS)
+    unknown = [FieldError(name, _explain_unknown(name)) for name in islice(strangers, MAX_NAMED_ERRORS)]
     missing = [
         FieldError(name, "is required") for name, field in _FIELDS.items() if field.required and name not in fields
     ]

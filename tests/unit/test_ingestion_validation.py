@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tocsin_core.message import MAX_BODY_BYTES
-from tocsin_ingestion.draft import MAX_DEPTH, Draft, Rules
+from tocsin_ingestion.draft import MAX_DEPTH, MAX_NAME_CHARACTERS, MAX_NAMED_ERRORS, Draft, Rules
 from tocsin_ingestion.problems import Problem
 from tocsin_ingestion.validation import MAX_BATCH_BYTES, MAX_BATCH_ITEMS, parse_batch, parse_notification
 
@@ -95,6 +95,19 @@ def test_all_faults_are_named_at_once() -> None:
 
 def test_a_misspelt_field_is_answered_with_the_right_one() -> None:
     assert "did you mean toID?" in refusal(GOOD | {"toId": 3}).detail
+
+
+def test_of_thousands_of_unknown_fields_few_are_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def note(word: str, *_: object, n: int) -> list[str]:
+        asked.append(word)
+        return ["message"][:n]
+
+    monkeypatch.setattr("difflib.get_close_matches", note)
+    problem = refusal(GOOD | {f"{number}-{'x' * 200}": 1 for number in range(1_000)})
+    assert len(problem.errors) == len(asked) == MAX_NAMED_ERRORS
+    assert max(map(len, asked)) == MAX_NAME_CHARACTERS
 
 
 def test_an_unknown_channel_is_answered_with_the_known_ones() -> None:
