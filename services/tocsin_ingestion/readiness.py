@@ -8,6 +8,7 @@ Reasons go to kubelet, and to the log when they change.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
@@ -18,6 +19,8 @@ from tocsin_core.users import DirectoryUnavailable
 
 TOLERATED_SECONDS = 20.0
 """Above two failed looks at Kafka, and so above any pause of 10 seconds."""
+USERS_SECONDS = 4.0
+"""How long one look waits for the users. A directory may take longer to answer, but must not keep us from the topic."""
 
 _log = structlog.get_logger(__name__)
 
@@ -43,6 +46,7 @@ class Readiness:
         self._users_patience_seconds = users_patience_seconds
         self._users_seen_at = float("-inf")
         self._users_trouble = "the users were not read yet"
+        self._users_look: asyncio.Task[None] | None = None
         self._is_leaving = False
 
     def leave(self) -> None:
@@ -62,9 +66,16 @@ class Readiness:
         return self._users_trouble if self._bears_users_trouble() else ""
 
     async def observe(self) -> None:
-        """Look at the topic and at the users once. Never raises for what is expected to fail."""
-        await self._observe_users()
+        """Look at the topic and at the users once. Never raises for what is expected to fail.
+
+        Users who take long to see are waited for by the next look.
+        """
+        looking = self._users_look = self._users_look or asyncio.create_task(self._observe_users())
         await self._observe_topic()
+        await asyncio.wait((looking,), timeout=USERS_SECONDS)
+        if looking.done():
+            self._users_look = None
+            looking.result()
 
     async def _observe_topic(self) -> None:
         try:

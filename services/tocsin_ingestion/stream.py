@@ -252,7 +252,12 @@ def parse_user(query: bytes) -> str:
 def is_allowed(origin: str, host: str, settings: StreamSettings) -> bool:
     """Return whether a page of this origin may listen: the same host as ours, or one that is listed."""
     allowed = settings.allowed_origins
-    return ANY_ORIGIN in allowed or origin in allowed or urlsplit(origin).netloc == host
+    if ANY_ORIGIN in allowed or origin in allowed:
+        return True
+    try:
+        return urlsplit(origin).netloc == host
+    except ValueError:  # no URL at all, such as "http://["
+        return False
 
 
 def read_offer(scope: Scope) -> tuple[bytes | None, bytes | None]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
 from gates import GOOD_KEY, OTHER_KEY, build_key_ring, write_keys
-from tocsin_core.api_keys import hash_key
+from tocsin_core.api_keys import hash_key, parse_entries
 from tocsin_ingestion.auth.key_ring import KeyRing
 from tocsin_ingestion.problems import AUTH_UNAVAILABLE, UNAUTHENTICATED, Kind, Problem
 
@@ -76,6 +77,28 @@ def test_several_keys_are_good_at_once_and_a_change_is_seen_without_a_restart(tm
     (tmp_path / "keys/old").unlink()
     ring.reload()
     assert (find(ring, GOOD_KEY), find(ring, OTHER_KEY)) == (UNAUTHENTICATED, "new")
+
+
+async def test_keys_are_read_in_a_thread_and_taken_in_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places: list[tuple[str, int]] = []
+
+    def read(path: Path) -> str:
+        places.append(("read", threading.get_ident()))
+        return path.read_text()
+
+    def parse(texts: dict[str, str]) -> object:
+        places.append(("taken", threading.get_ident()))
+        return parse_entries(texts)
+
+    ring = build_key_ring(tmp_path / "keys", old=GOOD_KEY)
+    monkeypatch.setattr("tocsin_ingestion.auth.key_ring._read", read)
+    monkeypatch.setattr("tocsin_ingestion.auth.key_ring.parse_entries", parse)
+    write_keys(tmp_path / "keys", new=OTHER_KEY)
+    await ring.refresh()
+    assert find(ring, OTHER_KEY) == "new"
+    here = threading.get_ident()
+    assert {what for what, thread in places if thread == here} == {"taken"}
+    assert {what for what, thread in places if thread != here} == {"read"}
 
 
 def test_a_secret_that_kubelet_swaps_is_seen(tmp_path: Path) -> None:

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import asyncio
+
+import pytest
+
 from tocsin_core.errors import KafkaUnavailable, NotAuthorized
 from tocsin_core.users import DirectoryUnavailable
 from tocsin_ingestion.readiness import Readiness
@@ -96,6 +100,30 @@ async def test_a_directory_that_was_there_is_borne_for_as_long_as_users_are_reme
     world.now += 10.0
     await world.readiness.observe()
     assert (world.readiness.check(), world.readiness.remark()) == ("users.http: HTTP 500", "")
+
+
+async def test_a_directory_that_takes_long_keeps_nobody_from_the_topic(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tocsin_ingestion.readiness.USERS_SECONDS", 0.0)
+    answered, asked = asyncio.Event(), 0
+
+    async def see_users() -> None:
+        nonlocal asked
+        asked += 1
+        await answered.wait()
+
+    world = World(users_patience_seconds=600.0)
+    await world.readiness.observe()
+    world.readiness._see_users = see_users
+    for _ in range(10):
+        world.now += 10.0
+        await world.readiness.observe()
+        assert world.readiness.check() == ""
+    assert asked == 1
+    answered.set()
+    monkeypatch.setattr("tocsin_ingestion.readiness.USERS_SECONDS", 10.0)
+    await world.readiness.observe()
+    await world.readiness.observe()
+    assert asked == 2
 
 
 async def test_leaving_is_never_ready() -> None:

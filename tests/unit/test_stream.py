@@ -33,6 +33,7 @@ def test_an_address_that_names_no_user_is_refused(query: bytes) -> None:
         ("https://app.example.org.evil.org", False),
         ("http://app.example.org", False),
         ("null", False),
+        ("http://[", False),
         ("", False),
     ],
 )

@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from tocsin_core.api_keys import FORM, digest_key, parse_entries
 from tocsin_core.logging import get_logger
@@ -30,6 +30,13 @@ INDEX_BYTES = 8
 _log = get_logger(__name__)
 
 
+class _Found(NamedTuple):
+    """What a folder held: its files as they were listed, and their texts by name."""
+
+    seen: tuple[object, ...]
+    texts: dict[str, str]
+
+
 class KeyRing:
     """The keys of a folder, one file each: its name is the key's name, its content the key's hash."""
 
@@ -42,7 +49,7 @@ class KeyRing:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._seen: object = None
+        self._seen: tuple[object, ...] | None = None
         # By a part of the digest, so that the digests themselves are compared in constant time.
         self._entries: dict[bytes, Caller] | None = None
         self._trouble = f"{folder}: not read yet"
@@ -73,21 +80,32 @@ class KeyRing:
         return self._trouble if self._entries is None else ""
 
     async def refresh(self) -> None:
-        """Read the folder if it changed."""
-        await asyncio.to_thread(self.reload)
+        """Read the folder in a thread if it changed, because a disk may be slow; what is found is taken in the loop."""
+        try:
+            found = await asyncio.to_thread(self._read_changed)
+        except OSError as error:
+            self._complain_of(error)
+        else:
+            self._take(found)
 
     def reload(self) -> None:
         """Read the folder if it changed."""
         try:
-            seen = tuple(_list_files(self._folder))
-            if seen == self._seen:
-                return
-            texts = {name: _read(self._folder / name) for name, *_ in seen}
+            found = self._read_changed()
         except OSError as error:
-            self._complain(f"{self._folder}: cannot be read ({error.strerror}): is the keys' Secret mounted?")
-            return
-        self._seen = seen
-        self._take(texts)
+            self._complain_of(error)
+        else:
+            self._take(found)
+
+    def _read_changed(self) -> _Found | None:
+        """Return what the folder holds, or None if nothing changed. Raise OSError."""
+        seen = tuple(_list_files(self._folder))
+        if seen == self._seen:
+            return None
+        return _Found(seen, {name: _read(self._folder / name) for name, *_ in seen})
+
+    def _complain_of(self, error: OSError) -> None:
+        self._complain(f"{self._folder}: cannot be read ({error.strerror}): is the keys' Secret mounted?")
 
     def _find(self, digest: bytes) -> Caller:
         if self._entries is None:
@@ -102,8 +120,11 @@ class KeyRing:
         caller = (self._entries or {}).get(digest[:INDEX_BYTES])
         return caller if caller is not None and hmac.compare_digest(caller.key_digest, digest) else None
 
-    def _take(self, texts: dict[str, str]) -> None:
-        digests, wrong = parse_entries(texts)
+    def _take(self, found: _Found | None) -> None:
+        if found is None:
+            return
+        self._seen = found.seen
+        digests, wrong = parse_entries(found.texts)
         for name, reason in wrong.items():
             _log.error("API key refused", key=name, folder=str(self._folder), reason=reason)
         if self._entries is None and not digests:

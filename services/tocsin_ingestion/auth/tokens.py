@@ -118,7 +118,8 @@ def read_key_name(token: bytes) -> str | None:
         header = jwt.get_unverified_header(token)
     except (jwt.PyJWTError, ValueError, RecursionError) as error:
         raise refuse(Reason.MALFORMED, "What was sent is not a JSON Web Token", FIX) from error
-    if header.get("alg") not in ALGORITHMS:
+    algorithm = header.get("alg")
+    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
         raise refuse(Reason.ALGORITHM, f"The token's alg is not one of {', '.join(sorted(ALGORITHMS))}", FIX)
     if "crit" in header:
         raise refuse(Reason.MALFORMED, "The token asks for extensions (crit) that are not understood here", FIX)
