@@ -44,3 +44,15 @@ class StreamProtocol(WebSocketsSansIOProtocol):
         if self.response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
             extensions = cast("dict[str, Any]", self.scope["extensions"])
             extensions[ABORT] = self.transport.abort
+
+    def handle_ping(self) -> None:
+        """Answer, unless the peer has not read what was sent before: pongs would pile up behind it without a bound."""
+        if self.writable.is_set():
+            super().handle_ping()
+        else:
+            self.transport.abort()
+
+    def keepalive_timeout(self) -> None:
+        """Cut a connection whose peer does not answer: it would not read a farewell either."""
+        super().keepalive_timeout()
+        self.transport.abort()

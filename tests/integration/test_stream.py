@@ -7,7 +7,7 @@ import json
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -290,3 +290,11 @@ async def test_tocsin_listen_prints_a_line_per_frame(pod: IngestionProcess) -> N
     output, _ = await process.communicate()
     assert [json.loads(line)["id"] for line in output.splitlines()] == sent
     assert process.returncode == 0
+
+
+async def test_a_client_that_pings_and_does_not_read_is_cut_off(pod: IngestionProcess) -> None:
+    deaf = await open_deaf_client(pod, user_id=15)
+    deaf.setblocking(False)
+    pings = (b"\x89\xfd" + bytes(4) + bytes(125)) * 500_000  # far more than the kernel keeps for the two of them
+    with closing(deaf), pytest.raises(ConnectionError):
+        await asyncio.wait_for(asyncio.get_running_loop().sock_sendall(deaf, pings), 60)
