@@ -46,6 +46,16 @@ REPORTS_PER_TURN = 200
 once, each with a client who waits, and they would keep everybody else waiting for tens of milliseconds."""
 PURGE_SECONDS = 2.0
 METADATA_TIMEOUT_SECONDS = 5.0
+CERTAINLY_NOT_STORED = frozenset(
+    {
+        *(Code.UNKNOWN_PARTITION, Code.UNKNOWN_TOPIC, Code.LOCAL_QUEUE_FULL, Code.TIMED_OUT_IN_QUEUE),
+        *(Code.PURGED_IN_QUEUE, Code.UNKNOWN_TOPIC_OR_PARTITION, Code.LEADER_NOT_AVAILABLE, Code.NOT_LEADER),
+        *(Code.MESSAGE_TOO_LARGE, Code.INVALID_TOPIC, Code.RECORD_LIST_TOO_LARGE, Code.NOT_ENOUGH_REPLICAS),
+        *(Code.TOPIC_AUTHORIZATION, Code.CLUSTER_AUTHORIZATION, Code.TRANSACTIONAL_ID_AUTHORIZATION),
+        *(Code.INVALID_RECORD, Code.POLICY_VIOLATION),
+    }
+)
+"""Reports that say so. After any other, such as a connection that broke, the broker may have stored the record."""
 
 _log = get_logger(__name__)
 
@@ -352,8 +362,10 @@ class RecordProducer:
     def _explain(self, error: KafkaError) -> KafkaFailure:
         """Return our error; a record that timed out before any broker was ever reached certainly was not stored."""
         failure, cause = translate_error(error), self._connection_failure
-        if failure.code != Code.MESSAGE_TIMED_OUT or cause is None:
+        if failure.code in CERTAINLY_NOT_STORED:
             return failure
+        if failure.code != Code.MESSAGE_TIMED_OUT or cause is None:
+            return OutcomeUnknown(str(failure), advice=failure.advice, code=failure.code)
         if self._has_connected:
             return OutcomeUnknown(f"{failure}; meanwhile: {cause}", advice=failure.advice, code=failure.code)
         return type(cause)(f"not sent within the deadline: {cause}", advice=cause.advice, code=cause.code)
