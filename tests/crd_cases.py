@@ -208,6 +208,18 @@ CASES = (
         before={TOPIC + "replicationFactor": 1},
     ),
     RuleCase(
+        "records are kept for a number of milliseconds",
+        "write milliseconds such as 604800000, or -1 for ever",
+        {TOPIC + "config": {"retention.ms": "-1", "compression.type": "lz4"}},
+        {TOPIC + "config": {"retention.ms": "7d"}},
+    ),
+    RuleCase(
+        "the largest record is a number of bytes",
+        "write a number of bytes such as 1048588",
+        {TOPIC + "config": {"max.message.bytes": "2097152", "retention.ms": "604800000"}},
+        {TOPIC + "config": {"max.message.bytes": "2MB"}},
+    ),
+    RuleCase(
         "the topic's name is one of Kafka's",
         "kafka.topic.name may hold only letters",
         {TOPIC + "name": "Orders_v1.new-ones"},

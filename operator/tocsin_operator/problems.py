@@ -75,6 +75,12 @@ def explain_kafka_failure(error: TocsinError, pipeline: Pipeline) -> Problem:
     return Problem(reason, f"{message}; {advice}" if advice else message, is_blocking=reason == "TopicMissing")
 
 
+def explain_topic_fault(error: Exception, pipeline: Pipeline) -> Problem:
+    """Return the problem behind a fault of the operator's own while it looked after the pipeline's topics."""
+    fix = "this is a fault of the operator's, whose log has more; it is tried again"
+    return Problem("TopicFailed", f"topic {pipeline.spec.kafka.topic.name}: {error!r}; {fix}")
+
+
 def explain_missing_retry_topics(names: Sequence[str], partitions: int) -> Problem:
     """Return what it means that consumers have to do without these retry topics."""
     listed = ", ".join(names)

@@ -59,7 +59,9 @@ class Reconciler:
         if world.problems:
             return MENDING_SECONDS
         is_moving = any((facts := world.deployments[role]) is None or not facts.is_rolled_out for role in ROLES)
-        return MOVING_SECONDS if is_moving else _spread(key, self.resync_seconds)
+        if is_moving:
+            return MOVING_SECONDS
+        return MENDING_SECONDS if world.warnings else _spread(key, self.resync_seconds)
 
     async def _observe(self, pipeline: Pipeline, topic: TopicReport, refused: list[Problem]) -> World:
         deployments = {role: self.cache.find_deployment(pipeline, role) for role in ROLES}
@@ -72,7 +74,7 @@ class Reconciler:
             *find_pod_problems(pods, pipeline),
             *[problem for facts in deployments.values() if facts and (problem := explain_deployment(facts))],
         ]
-        return World(deployments, tuple(problems), claim_durable(pipeline, topic))
+        return World(deployments, tuple(problems), claim_durable(pipeline, topic), topic.warnings)
 
     async def _apply_status(self, pipeline: Pipeline, world: World) -> None:
         # The latest status, not the one this look began with: its own earlier write may have come back meanwhile.

@@ -32,11 +32,12 @@ IDLE: Mapping[Role, str] = {"ingestion": "nothing is accepted over HTTP", "consu
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """All that the reconciler found out about one pipeline."""
+    """All that the reconciler found out about one pipeline; `warnings` want mending, too, and stop nothing."""
 
     deployments: Mapping[Role, DeploymentFacts | None]
     problems: tuple[Problem, ...]
     durability: Claim
+    warnings: tuple[Problem, ...] = ()
 
 
 def build_status(pipeline: Pipeline, world: World, *, now: datetime) -> dict[str, Any]:
@@ -97,10 +98,10 @@ def claim_progressing(pipeline: Pipeline, world: World) -> Claim:
 
 def claim_degraded(world: World) -> Claim:
     """Return whether something wants mending, all of it in the message."""
-    if not world.problems:
+    found = (*world.problems, *world.warnings)
+    if not found:
         return Claim("Degraded", False, "AsExpected", "nothing to mend")
-    message = "; also: ".join(problem.message for problem in world.problems)
-    return Claim("Degraded", True, world.problems[0].reason, message)
+    return Claim("Degraded", True, found[0].reason, "; also: ".join(problem.message for problem in found))
 
 
 def claim_authenticated(pipeline: Pipeline) -> Claim:

@@ -1,8 +1,9 @@
 """The pipeline's topic, its retry topics and its dead-letter topic.
 
-Managed topics are created and grown, never shrunk and never deleted; External ones are only read. What to do is pure
-(`decide_topics`); `TopicKeeper` does it, remembers the outcome, and keeps a Kafka that does not answer from holding up
-anybody else: the work goes on in the background, and a caller waits for it no longer than it says.
+Managed topics are created and grown, never shrunk and never deleted; External ones are only read. What they should be
+is pure (`build_topics`, `topic_config`); `TopicKeeper` sees to it, remembers the outcome, and keeps a Kafka that does
+not answer from holding up anybody else: the work goes on in the background, and a caller waits for it no longer than it
+says.
 """
 
 from __future__ import annotations
@@ -12,24 +13,28 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import structlog
+
 from tocsin_core.admin import TopicFacts
 from tocsin_core.errors import NotAuthorized, TocsinError, TopicMissing
-from tocsin_core.retry import RETRY_DELAYS_SECONDS
 from tocsin_operator.conditions import Claim
 from tocsin_operator.model import Pipeline
-from tocsin_operator.problems import Problem, explain_kafka_failure, explain_missing_retry_topics
+from tocsin_operator.problems import (
+    Problem,
+    explain_kafka_failure,
+    explain_missing_retry_topics,
+    explain_topic_fault,
+)
+from tocsin_operator.topic_config import build_configs, find_config_problems
 
 DEFAULT_PARTITIONS = 12
 DEAD_LETTER_PARTITIONS = 3
-WEEK_MILLISECONDS = 7 * 86_400_000
-DEAD_LETTER_MILLISECONDS = 14 * 86_400_000  # time for people to find out, and to mend what broke
-DEFAULT_MAX_BYTES = 1_048_588
-HEADERS_MAX_BYTES = 65_536  # a dead letter or a retry record is the original and the headers that say why
-REPLICAS_FOR_TWO_ACKS = 3
 AGAIN_AFTER_SECONDS = 15.0
 FRESH_SECONDS = 600.0
 NEW_TOPIC_TRIES = 10
 NEW_TOPIC_PAUSE_SECONDS = 0.3
+
+log = structlog.get_logger(__name__)
 
 Version = tuple[str, int]  # uid and generation: which pipeline, in which version
 
@@ -70,10 +75,11 @@ class News:
 
 @dataclass(frozen=True, slots=True)
 class TopicReport:
-    """What is known of a pipeline's topics: facts, or a problem, or neither yet."""
+    """What is known of a pipeline's topics: facts, or a problem, or neither yet; `warnings` stop nothing."""
 
     facts: TopicFacts | None = None
     problem: Problem | None = None
+    warnings: tuple[Problem, ...] = ()
     news: tuple[News, ...] = ()
 
 
@@ -87,21 +93,19 @@ class _Known:
 def build_topics(pipeline: Pipeline) -> tuple[WantedTopic, ...]:
     """Return the topics a pipeline wants managed, the dead-letter topic last; none where they are External.
 
-    The retry topics have as many partitions as the topic: a record waits in the partition of its own number.
+    The retry topics have as many partitions as the topic: a record waits in the partition of its own number. Raise
+    SettingsError for a setting that should be a number and is none.
     """
     topic = pipeline.spec.kafka.topic
     if topic.management == "External":
         return ()
     partitions = topic.partitions or DEFAULT_PARTITIONS
     few = min(partitions, DEAD_LETTER_PARTITIONS)
-    config = _build_config(pipeline)
-    longer = {**config, "max.message.bytes": str(_max_bytes(config) + HEADERS_MAX_BYTES)}
-    retries = {**longer, "retention.ms": _longer(config["retention.ms"], _live_milliseconds(pipeline))}
-    dead_letters = {**longer, "retention.ms": _longer(config["retention.ms"], DEAD_LETTER_MILLISECONDS)}
+    factor, configs = topic.replication_factor, build_configs(pipeline)
     return (
-        WantedTopic(topic.name, partitions, topic.replication_factor, config),
-        *(WantedTopic(name, partitions, topic.replication_factor, retries) for name in pipeline.retry_topics),
-        WantedTopic(pipeline.dead_letter_topic, few, topic.replication_factor, dead_letters, may_grow=False),
+        WantedTopic(topic.name, partitions, factor, configs.topic),
+        *(WantedTopic(name, partitions, factor, configs.retries) for name in pipeline.retry_topics),
+        WantedTopic(pipeline.dead_letter_topic, few, factor, configs.dead_letters, may_grow=False),
     )
 
 
@@ -184,8 +188,12 @@ class TopicKeeper:
             report = await apply_topics(await self._find_admin(pipeline), pipeline)
         except TocsinError as error:
             report = TopicReport(problem=explain_kafka_failure(error, pipeline))
+        except Exception as error:  # nobody awaits this task's outcome: its bug must show in the status
+            log.exception("topics not looked after", pipeline=pipeline.key)
+            report = TopicReport(problem=explain_topic_fault(error, pipeline))
         before = self._known.get(pipeline.key)
-        expires_at = self._clock() + (AGAIN_AFTER_SECONDS if report.problem else FRESH_SECONDS)
+        is_wrong = report.problem is not None or report.warnings
+        expires_at = self._clock() + (AGAIN_AFTER_SECONDS if is_wrong else FRESH_SECONDS)
         self._known[pipeline.key] = _Known(_version(pipeline), expires_at, report)
         self._news.setdefault(pipeline.key, []).extend(report.news)
         self._running.pop(pipeline.key, None)
@@ -197,18 +205,22 @@ async def apply_topics(admin: TopicAdmin, pipeline: Pipeline) -> TopicReport:
     """Create and grow what is managed, and return what the pipeline's topic is like now. Raise what Kafka refuses."""
     news = [news for wanted in build_topics(pipeline) if (news := await _apply_topic(admin, wanted))]
     facts = await _describe(admin, pipeline.spec.kafka.topic.name, is_new=bool(news))
-    await _describe(admin, pipeline.dead_letter_topic, is_new=bool(news))
-    missing = [name for name in pipeline.retry_topics if not await _is_there(admin, name, is_new=bool(news))]
-    problem = explain_missing_retry_topics(missing, facts.partitions) if missing else None
-    return TopicReport(facts=facts, problem=problem, news=tuple(news))
+    dead_letters = await _describe(admin, pipeline.dead_letter_topic, is_new=bool(news))
+    retries = {name: await _find(admin, name, is_new=bool(news)) for name in pipeline.retry_topics}
+    missing = [name for name, found in retries.items() if found is None]
+    return TopicReport(
+        facts=facts,
+        problem=explain_missing_retry_topics(missing, facts.partitions) if missing else None,
+        warnings=find_config_problems(pipeline, [facts, *filter(None, retries.values()), dead_letters]),
+        news=tuple(news),
+    )
 
 
-async def _is_there(admin: TopicAdmin, name: str, *, is_new: bool) -> bool:
+async def _find(admin: TopicAdmin, name: str, *, is_new: bool) -> TopicFacts | None:
     try:
-        await _describe(admin, name, is_new=is_new)
+        return await _describe(admin, name, is_new=is_new)
     except (TopicMissing, NotAuthorized):  # consumers go on without it
-        return False
-    return True
+        return None
 
 
 async def _apply_topic(admin: TopicAdmin, wanted: WantedTopic) -> News | None:
@@ -247,24 +259,3 @@ async def _describe(admin: TopicAdmin, name: str, *, is_new: bool) -> TopicFacts
 
 def _version(pipeline: Pipeline) -> Version:
     return (pipeline.uid, pipeline.generation)
-
-
-def _build_config(pipeline: Pipeline) -> dict[str, str]:
-    topic = pipeline.spec.kafka.topic
-    two_acks = {"min.insync.replicas": "2"} if (topic.replication_factor or 0) >= REPLICAS_FOR_TWO_ACKS else {}
-    wished = topic.config.get("retention.ms", str(WEEK_MILLISECONDS))
-    return {**two_acks, **topic.config, "retention.ms": _longer(wished, pipeline.spec.delivery.ttl_seconds * 1000)}
-
-
-def _live_milliseconds(pipeline: Pipeline) -> int:
-    """Return how long a record may be of use in a retry topic: a notification's life, and one more wait to end it."""
-    return (pipeline.spec.delivery.ttl_seconds + max(RETRY_DELAYS_SECONDS)) * 1000
-
-
-def _max_bytes(config: dict[str, str]) -> int:
-    return int(config.get("max.message.bytes", DEFAULT_MAX_BYTES))
-
-
-def _longer(milliseconds: str, least: int) -> str:
-    """Return a retention that is at least `least`; -1 is for ever."""
-    return milliseconds if int(milliseconds) < 0 else str(max(int(milliseconds), least))

@@ -46,6 +46,31 @@ async def test_looking_again_changes_nothing(admin: KafkaAdmin, name: str) -> No
     assert (await apply_topics(admin, pipeline_of(name, partitions=2))).news == ()
 
 
+async def test_a_broker_tells_settings_as_the_pipeline_wishes_them(admin: KafkaAdmin, name: str) -> None:
+    config = {
+        "cleanup.policy": "compact, delete",
+        "max.message.bytes": "2000000",
+        "min.cleanable.dirty.ratio": ".50",
+        "preallocate": "FALSE",
+        "retention.ms": "3600000",
+    }
+    assert (await apply_topics(admin, pipeline_of(name, partitions=1, config=config))).warnings == ()
+    other = pipeline_of(name, partitions=1, config={**config, "compression.type": "lz4"})
+    (warning,) = (await apply_topics(admin, other)).warnings
+    assert warning.reason == "TopicConfigDiffers"
+    assert "compression.type=producer" in warning.message
+    assert "cleanup.policy" not in warning.message
+
+
+async def test_a_topic_that_exists_and_forgets_too_soon_is_named(admin: KafkaAdmin, name: str) -> None:
+    await apply_topics(admin, pipeline_of(name, partitions=1))
+    month = parse_stored({**prefix("spec.kafka.topic", {"name": name}), "spec.delivery.ttlSeconds": 30 * 86_400})
+    (warning,) = (await apply_topics(admin, month)).warnings
+    assert warning.reason == "RetentionTooShort"
+    assert f"{name} (604800000)" in warning.message
+    assert (await admin.describe_topic(name)).config["retention.ms"] == "604800000"
+
+
 async def test_a_managed_topic_grows_and_never_shrinks(admin: KafkaAdmin, name: str) -> None:
     await apply_topics(admin, pipeline_of(name, partitions=2))
     grown = await apply_topics(admin, pipeline_of(name, partitions=6))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -93,15 +94,15 @@ class Kafka:
     def __init__(self) -> None:
         self.may_answer = asyncio.Event()
         self.questions = 0
-        self.failure: KafkaUnavailable | None = None
+        self.failure: Exception | None = None
+        self.config: dict[str, str] = {}
 
     async def describe_topic(self, name: str) -> TopicFacts:
-        del name
         self.questions += 1
         await self.may_answer.wait()
         if self.failure:
             raise self.failure
-        return facts()
+        return replace(facts(), name=name, config=self.config)
 
     async def create_topic(self, name: str, **_: Any) -> None:
         raise AssertionError(name)
@@ -168,6 +169,48 @@ async def test_a_failure_is_a_problem_and_is_tried_again_soon() -> None:
     await settle()
     assert (await keeper.ensure(pipeline_of(), wait_seconds=0)).problem is None
     assert news == ["shop/orders", "shop/orders"]
+    await keeper.close()
+
+
+async def test_a_setting_that_is_no_number_is_a_problem_that_says_what_to_write() -> None:
+    keeper = TopicKeeper(Kafka().find, clock=Clock(), on_change=lambda _: None)
+    report = await keeper.ensure(pipeline_of(config={"retention.ms": "7d"}), wait_seconds=5)
+    assert report.problem is not None
+    assert report.problem.reason == "TopicFailed"
+    assert "retention.ms '7d': write milliseconds" in report.problem.message
+    await keeper.close()
+
+
+async def test_a_fault_of_the_operator_s_own_is_a_problem_and_is_tried_again_soon() -> None:
+    kafka, clock = Kafka(), Clock()
+    kafka.may_answer.set()
+    kafka.failure = ValueError("nobody thought of this")
+    keeper = TopicKeeper(kafka.find, clock=clock, on_change=lambda _: None)
+    report = await keeper.ensure(pipeline_of(), wait_seconds=5)
+    assert report.problem is not None
+    assert report.problem.reason == "TopicFailed"
+    assert "nobody thought of this" in report.problem.message
+    kafka.failure = None
+    clock.now += 16
+    await keeper.ensure(pipeline_of(), wait_seconds=0)
+    await settle()
+    assert (await keeper.ensure(pipeline_of(), wait_seconds=0)).problem is None
+    await keeper.close()
+
+
+async def test_a_topic_that_forgets_too_soon_is_a_warning_and_is_looked_at_again_soon() -> None:
+    kafka, clock = Kafka(), Clock()
+    kafka.may_answer.set()
+    kafka.config = {"retention.ms": "3600000"}
+    keeper = TopicKeeper(kafka.find, clock=clock, on_change=lambda _: None)
+    report = await keeper.ensure(pipeline_of(management="External"), wait_seconds=5)
+    assert report.problem is None
+    assert [warning.reason for warning in report.warnings] == ["RetentionTooShort"]
+    kafka.config = {"retention.ms": "-1"}
+    clock.now += 16
+    await keeper.ensure(pipeline_of(management="External"), wait_seconds=0)
+    await settle()
+    assert (await keeper.ensure(pipeline_of(management="External"), wait_seconds=0)).warnings == ()
     await keeper.close()
 
 
