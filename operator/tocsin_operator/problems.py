@@ -7,6 +7,7 @@ nothing that changes by itself (no counts of restarts, no ages): a status is wri
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,10 @@ NOT_READY_GRACE_SECONDS = 30.0
 LAST_WORDS_CHARS = 500
 IMAGE_REASONS = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 START_REASONS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+# The kubelet's words for the two things that can be wrong with a Secret that a variable comes from.
+NO_SECRET = re.compile(r'secret "([^"]+)" not found')
+NO_KEY = re.compile(r"couldn't find key \S+ in Secret [^/\s]+/(\S+)")
+STORE_KEYS = "the key password, and username where the store asks for one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +109,29 @@ def _explain_start(pod: PodFacts, pipeline: Pipeline) -> Problem | None:
     if pod.waiting_reason not in START_REASONS:
         return None
     cause = pod.waiting_message or pod.waiting_reason
-    if "secret" in cause.lower():
-        fix = (
-            f"create it in namespace {pipeline.namespace} with the keys username and password; "
-            "the pod then starts by itself"
-        )
-        return Problem("SecretMissing", f"a pod of the {pod.role} cannot start: {cause}; {fix}")
-    return Problem("ContainerCannotStart", f"a pod of the {pod.role} cannot start: {cause}")
+    message = f"a pod of the {pod.role} cannot start: {cause}"
+    if found := NO_SECRET.search(cause):
+        keys = _describe_keys(pipeline, found[1])
+        fix = f"create it in namespace {pipeline.namespace}{keys and f' with {keys}'}"
+        return Problem("SecretMissing", f"{message}; {fix}; the pod then starts by itself")
+    if found := NO_KEY.search(cause):
+        keys = _describe_keys(pipeline, found[1])
+        fix = f"add it{keys and f': Secret {found[1]} needs {keys}'}"
+        return Problem("SecretIncomplete", f"{message}; {fix}; the pod then starts by itself")
+    return Problem("ContainerCannotStart", message)
+
+
+def _describe_keys(pipeline: Pipeline, secret: str) -> str:
+    """Return which keys pods read of a Secret and which field says so, "" where no field names it."""
+    kafka, redis, users = pipeline.spec.kafka, pipeline.spec.redis, pipeline.spec.users
+    references = [
+        (kafka.credentials_secret_ref, "the keys username and password", "kafka.credentialsSecretRef"),
+        (redis and redis.credentials_secret_ref, STORE_KEYS, "redis.credentialsSecretRef"),
+        (users.redis and users.redis.credentials_secret_ref, STORE_KEYS, "users.redis.credentialsSecretRef"),
+        (users.http and users.http.token_secret_ref, "the key token", "users.http.tokenSecretRef"),
+    ]
+    named = [f"{keys} ({field})" for reference, keys, field in references if reference and reference.name == secret]
+    return " and ".join(named)
 
 
 def _explain_mount(pod: PodFacts, pipeline: Pipeline) -> Problem | None:

@@ -226,6 +226,54 @@ def test_a_pod_s_trouble_is_named_with_its_cause_and_fix(changes: dict[str, Any]
     assert text in problem.message
 
 
+SECRETS = {
+    "spec.kafka.credentialsSecretRef": {"name": "kafka-user"},
+    "spec.redis": {"url": "redis://valkey", "credentialsSecretRef": {"name": "store"}},
+    "spec.users": {"http": {"url": "http://users/{id}", "tokenSecretRef": {"name": "people"}}},
+}
+
+
+@pytest.mark.parametrize(
+    ("complaint", "reason", "fix"),
+    [
+        (
+            'secret "kafka-user" not found',
+            "SecretMissing",
+            "create it in namespace shop with the keys username and password (kafka.credentialsSecretRef); the pod",
+        ),
+        ('secret "people" not found', "SecretMissing", "with the key token (users.http.tokenSecretRef); the pod"),
+        (
+            'secret "store" not found',
+            "SecretMissing",
+            "with the key password, and username where the store asks for one (redis.credentialsSecretRef); the pod",
+        ),
+        ('secret "another" not found', "SecretMissing", "create it in namespace shop; the pod"),
+        (
+            "couldn't find key token in Secret shop/people",
+            "SecretIncomplete",
+            "add it: Secret people needs the key token (users.http.tokenSecretRef); the pod",
+        ),
+        ("couldn't find key a in Secret shop/another", "SecretIncomplete", "add it; the pod then starts by itself"),
+        ("failed to sync secret cache: timed out waiting", "ContainerCannotStart", "failed to sync secret cache"),
+    ],
+)
+def test_a_secret_that_a_pod_cannot_use_is_named_with_the_keys_it_needs(complaint: str, reason: str, fix: str) -> None:
+    waiting = pod(waiting_reason="CreateContainerConfigError", waiting_message=complaint)
+    problem = explain_pod(waiting, parse_stored(SECRETS))
+    assert problem is not None
+    assert problem.reason == reason
+    assert fix in problem.message
+
+
+def test_the_keys_of_a_secret_with_two_uses_are_all_named() -> None:
+    store = {"url": "redis://valkey", "credentialsSecretRef": {"name": "kafka-user"}}
+    waiting = pod(waiting_reason="CreateContainerConfigError", waiting_message='secret "kafka-user" not found')
+    problem = explain_pod(waiting, parse_stored({**SECRETS, "spec.users": {"redis": store}}))
+    assert problem is not None
+    assert "the keys username and password (kafka.credentialsSecretRef) and the key password" in problem.message
+    assert "(users.redis.credentialsSecretRef)" in problem.message
+
+
 @pytest.mark.parametrize(
     "changes",
     [
