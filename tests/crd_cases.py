@@ -346,6 +346,12 @@ CASES = (
         _channel(type="Webhook", webhook={"url": "ftp://receiver/hook"}),
     ),
     RuleCase(
+        "a webhook's address is ASCII",
+        "write the host in punycode",
+        _channel(type="Webhook", webhook={"url": "https://xn--exmple-cua.org/gr%C3%BC%C3%9Fe"}),
+        _channel(type="Webhook", webhook={"url": "https://exämple.org/"}),
+    ),
+    RuleCase(
         "a webhook's address is public",
         "sign requests with webhook.secretRef instead",
         _channel(type="Webhook", webhook={"url": "https://example.org/@me", "secretRef": SECRET}),

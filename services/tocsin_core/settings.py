@@ -198,7 +198,8 @@ class IngestionSettings(Section):
 class WebhookSettings(Section):
     """One HTTP endpoint, signed with the Standard Webhooks scheme when a secret is there."""
 
-    url: str = Field(pattern=r"^https?://\S+$", max_length=2_048)
+    url: str = Field(pattern=r"^https?://[!-~]+$", max_length=2_048)
+    """ASCII, with the host in punycode and the rest percent-encoded."""
     secret_file: Path | None = None
     timeout_seconds: float = Field(default=10.0, gt=0, le=120)
 

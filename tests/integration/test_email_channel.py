@@ -131,6 +131,20 @@ async def test_without_a_title_the_subject_is_the_start_of_the_message_on_one_li
     assert mailbox.recipients == ["ada@example.org"]
 
 
+HEADERS_WITHIN_A_TITLE = "=?utf-8?q?Hi=0D=0AReply-To:_eve@example.org=0D=0A=0D=0AClick_here?="
+
+
+async def test_text_that_looks_like_an_encoded_header_is_only_text(channel: EmailChannel, mailbox: Mailbox) -> None:
+    profile = Profile(id="2", email="ada@example.org", name=HEADERS_WITHIN_A_TITLE)
+    await channel.send(make_envelope(profile, title=HEADERS_WITHIN_A_TITLE, message="the text"))
+    [mail] = mailbox.mails
+    literal = HEADERS_WITHIN_A_TITLE.replace("=?", "= ?")
+    assert mail["Subject"] == literal
+    assert mail["To"].addresses[0].display_name == literal
+    assert mail["Reply-To"] is None
+    assert mail.get_content().strip() == "the text"
+
+
 async def test_a_user_without_an_address_is_a_permanent_failure_that_says_so(channel: EmailChannel) -> None:
     failure = await failure_of(channel, email=None)
     assert isinstance(failure, PermanentFailure)
@@ -198,10 +212,53 @@ async def test_a_connection_is_kept_for_the_next_mail(channel: EmailChannel, mai
 async def test_a_connection_that_the_server_closed_is_replaced(serve: Serve, mailbox: Mailbox) -> None:
     channel = build(await serve())
     await channel.send(make_envelope())
-    channel._idle[0].close()
+    channel._idle[0][0].close()
     await channel.send(make_envelope())
     assert len(mailbox.mails) == 2
     await channel.close()
+
+
+async def test_a_connection_that_rested_for_long_is_not_asked(
+    channel: EmailChannel, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tocsin_consumer.channels.email.MAX_REST_SECONDS", -1.0)
+    for _ in range(2):
+        await channel.send(make_envelope())
+    assert len(mailbox.connections) == len(mailbox.mails) == 2
+
+
+async def test_a_surplus_connection_costs_the_last_mail_nothing(
+    channel: EmailChannel, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(*_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("tocsin_consumer.channels.email.MAX_KEPT_CONNECTIONS", 1)
+    monkeypatch.setattr("aiosmtplib.SMTP.quit", hang)
+    await asyncio.wait_for(asyncio.gather(*(channel.send(make_envelope()) for _ in range(4))), 30)
+    assert len(mailbox.mails) == 4
+    assert len(channel._idle) == 1
+    channel._idle.pop()[0].close()
+
+
+async def test_a_kept_connection_is_closed_when_the_mails_time_is_over_before_it_answers(
+    channel: EmailChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asyncio.Event()
+
+    async def hang(*_: object, **__: object) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    await channel.send(make_envelope())
+    kept = channel._idle[0][0]
+    monkeypatch.setattr("aiosmtplib.SMTP.rset", hang)
+    sending = asyncio.create_task(channel.send(make_envelope()))
+    await asked.wait()
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    assert not kept.is_connected
 
 
 async def test_mails_are_sent_at_once_over_several_connections(channel: EmailChannel, mailbox: Mailbox) -> None:
@@ -213,6 +270,25 @@ async def test_nobody_listening_is_temporary_and_certain() -> None:
     failure = await failure_of(build(1))
     assert isinstance(failure, TemporaryFailure)
     assert not failure.is_uncertain
+
+
+async def test_an_answer_that_cannot_be_understood_leaves_the_outcome_unknown() -> None:
+    async def mumble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 hello\r\n")
+        while line := await reader.readline():
+            writer.write(b"354 go on\r\n" if line.upper().startswith(b"DATA") else b"250 OK\r\n")
+            if line.upper().startswith(b"DATA"):
+                break
+        await reader.readuntil(b"\r\n.\r\n")
+        writer.write(b"taken, I think\r\n")
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(mumble, "127.0.0.1", 0) as server:
+        failure = await failure_of(build(server.sockets[0].getsockname()[1]))
+    assert isinstance(failure, TemporaryFailure)
+    assert failure.is_uncertain
 
 
 async def test_a_server_that_hangs_up_in_the_middle_leaves_the_outcome_unknown() -> None:
@@ -273,6 +349,12 @@ async def test_starttls_with_credentials_from_files(
     assert "correct username and password" in str(failure)
     assert "wrong" not in str(failure)
 
+    password.unlink()
+    failure = await failure_of(channel)
+    assert isinstance(failure, TemporaryFailure)
+    assert "password cannot be read" in str(failure)
+    assert (failure.is_of_channel, failure.is_uncertain) == (True, False)
+
 
 async def test_tls_from_the_first_byte(
     serve: Serve, mailbox: Mailbox, server_context: ssl.SSLContext, ca_file: Path
@@ -294,6 +376,12 @@ async def test_a_server_that_nobody_vouches_for_gets_no_mail(
 def test_a_missing_password_file_is_refused_with_its_key_and_path(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"channel 'mail': email.password_file .*nothing cannot be read"):
         build(1, password_file=tmp_path / "nothing")
+
+
+def test_a_password_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "password").write_bytes(b"\xff")
+    with pytest.raises(SettingsError, match=r"email.password_file .* is not UTF-8"):
+        build(1, password_file=tmp_path / "password")
 
 
 def test_a_ca_file_without_a_certificate_is_refused(tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ async def test_retry_after_as_a_date_is_passed_on(receiver: Receiver, channel: W
     assert (await failure_of(channel)).retry_after_seconds == pytest.approx(30, abs=3)
 
 
-@pytest.mark.parametrize("text", ["soon", "-5", "", "²"])
+@pytest.mark.parametrize("text", ["soon", "-5", "", "²", "Fri, 31 Dec 99999999999 23:59:59 GMT"])
 async def test_a_retry_after_that_says_nothing_is_ignored(
     receiver: Receiver, channel: WebhookChannel, text: str
 ) -> None:

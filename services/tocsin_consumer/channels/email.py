@@ -1,9 +1,10 @@
 """The channel `Email`: one mail per notification, over SMTP.
 
 The Message-ID is the notification's id, so a repeated mail can be recognised by mailboxes that care. The standard
-library builds the MIME (encodings, folding, header injection are its job), aiosmtplib speaks the protocol. A few
+library builds the MIME (encodings and folding are its job), aiosmtplib speaks the protocol. A few
 connections are kept and reused: providers count connections, and greet slowly. A kept connection is asked with RSET
-before it carries a mail, because servers hang up on idle clients and a mail must not be lost to finding that out.
+before it carries a mail, because servers hang up on idle clients and a mail must not be lost to finding that out; one
+that rested for long is not asked, because a firewall may have forgotten it, and nobody would answer.
 SMTP's own answer decides: to RCPT and DATA, which are about this mail, 4yz may pass later and 5yz will not. What the
 server says before, to a greeting, a login or our sender, it would say to every mail, so the channel pauses until
 somebody has mended it. 421 means nobody's mail passes now. Silence after DATA leaves the outcome unknown.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import re
 import ssl
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -32,8 +34,13 @@ from tocsin_core.settings import EmailSettings
 from tocsin_core.users import Profile
 
 MAX_KEPT_CONNECTIONS = 16
+MAX_REST_SECONDS = 60.0
+RSET_SECONDS = 5.0
+"""How long a kept connection may take to answer: this is part of the time that the mail has."""
 MAX_SUBJECT_CHARACTERS = 120
 FIRST_PERMANENT_CODE = 500
+FIRST_CODE = 200
+"""Below it, aiosmtplib means what it could not understand."""
 DOT_ATOM = re.compile(r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")
 
 
@@ -47,7 +54,7 @@ class EmailChannel:
         self.timeout_seconds = settings.timeout_seconds
         self._settings = settings
         self._tls = build_tls_context(name, settings)
-        self._idle: deque[aiosmtplib.SMTP] = deque()
+        self._idle: deque[tuple[aiosmtplib.SMTP, float]] = deque()  # and since when
         read_credentials(name, settings)  # a wrong path is a mistake to be told at start, not at the first mail
 
     def devices(self, _: Profile) -> Sequence[str]:
@@ -66,7 +73,8 @@ class EmailChannel:
     async def close(self) -> None:
         """Say goodbye to the server on every kept connection."""
         while self._idle:
-            await _hang_up(self._idle.pop())
+            connection, _ = self._idle.pop()
+            await _hang_up(connection)
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[aiosmtplib.SMTP]:
@@ -76,23 +84,33 @@ class EmailChannel:
         except BaseException:
             connection.close()
             raise
-        self._idle.append(connection)
+        self._idle.append((connection, time.monotonic()))
         if len(self._idle) > MAX_KEPT_CONNECTIONS:
-            await _hang_up(self._idle.popleft())
+            surplus, _ = self._idle.popleft()
+            surplus.close()  # without a QUIT: the mail was taken, and nothing may turn that into a failure any more
 
     async def _kept(self) -> aiosmtplib.SMTP | None:
         while self._idle:
-            connection = self._idle.pop()
+            connection, since = self._idle.pop()
+            if time.monotonic() - since > MAX_REST_SECONDS:
+                connection.close()
+                continue
             try:
-                await connection.rset()
+                await connection.rset(timeout=RSET_SECONDS)
             except (aiosmtplib.SMTPException, OSError):
                 connection.close()
+            except BaseException:
+                connection.close()
+                raise
             else:
                 return connection
         return None
 
     async def _connect(self) -> aiosmtplib.SMTP:
-        username, password = read_credentials(self.name, self._settings)
+        try:
+            username, password = read_credentials(self.name, self._settings)
+        except SettingsError as error:  # it was there at start: the channel waits until it is there again
+            raise TemporaryFailure(str(error)) from error
         connection = aiosmtplib.SMTP(
             hostname=self._settings.host,
             port=self._settings.port,
@@ -123,13 +141,13 @@ def build_mail(notification: Notification, profile: Profile, *, from_address: st
         raise PermanentFailure(f"user {profile.id!r} has no email in its profile", reason="no_address")
     mail = EmailMessage()
     try:
-        mail["To"] = Address(display_name=_one_line(profile.name or ""), addr_spec=profile.email)
+        mail["To"] = Address(display_name=_to_header(profile.name or ""), addr_spec=profile.email)
     except (MailError, ValueError, IndexError) as error:
         raise PermanentFailure(
             f"the email in the profile of user {profile.id!r} is no address", reason="no_address"
         ) from error
     mail["From"] = from_address
-    mail["Subject"] = _one_line(notification.title or notification.message)[:MAX_SUBJECT_CHARACTERS]
+    mail["Subject"] = _to_header(notification.title or notification.message)[:MAX_SUBJECT_CHARACTERS]
     mail["Date"] = formatdate(usegmt=True)
     mail["Message-ID"] = build_message_id(notification.id, from_address)
     mail["Auto-Submitted"] = "auto-generated"
@@ -160,7 +178,12 @@ def translate(error: Exception, *, is_sending: bool) -> TemporaryFailure | Perma
         is_of_mail = isinstance(error, aiosmtplib.SMTPRecipientRefused | aiosmtplib.SMTPDataError)
         if is_of_mail and error.code >= FIRST_PERMANENT_CODE:
             return PermanentFailure(text)
-        return TemporaryFailure(text, is_of_channel=is_throttled or not is_of_mail, is_throttled=is_throttled)
+        return TemporaryFailure(
+            text,
+            is_of_channel=is_throttled or not is_of_mail,
+            is_throttled=is_throttled,
+            is_uncertain=is_sending and error.code < FIRST_CODE,
+        )
     if isinstance(error, aiosmtplib.SMTPNotSupported):
         return PermanentFailure(str(error)) if is_sending else TemporaryFailure(str(error))
     return TemporaryFailure(f"{type(error).__name__}: {_without_addresses(str(error))}", is_uncertain=is_sending)
@@ -193,10 +216,17 @@ def _read(channel: str, key: str, path: Path | None) -> str | None:
         return path.read_text(encoding="utf-8").strip() if path else None
     except OSError as error:
         raise SettingsError(f"channel {channel!r}: email.{key} {path} cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"channel {channel!r}: email.{key} {path} is not UTF-8") from error
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+def _to_header(text: str) -> str:
+    """Return a text on one line that is taken for nothing but text.
+
+    The standard library decodes RFC 2047's encoded words in a header that is set, line ends and all: the beginning of
+    one is broken up.
+    """
+    return " ".join(text.split()).replace("=?", "= ?")
 
 
 def _without_addresses(text: str) -> str:
