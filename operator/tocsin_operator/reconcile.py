@@ -19,6 +19,7 @@ from tocsin_operator.events import select_events
 from tocsin_operator.model import Pipeline
 from tocsin_operator.observe import observe_pods, observe_users
 from tocsin_operator.problems import Problem, explain_deployment, find_pod_problems
+from tocsin_operator.sharing import find_shared_topic
 from tocsin_operator.status import World, build_status, is_status_current
 from tocsin_operator.topics import TopicKeeper, TopicReport, claim_durable
 from tocsin_operator.workloads import Workloads
@@ -74,7 +75,9 @@ class Reconciler:
             *find_pod_problems(pods, pipeline),
             *[problem for facts in deployments.values() if facts and (problem := explain_deployment(facts))],
         ]
-        return World(deployments, tuple(problems), claim_durable(pipeline, topic), topic.warnings)
+        shared = find_shared_topic(pipeline, self.cache.pipelines.values())
+        warnings = (*([shared] if shared else []), *topic.warnings)
+        return World(deployments, tuple(problems), claim_durable(pipeline, topic), warnings)
 
     async def _apply_status(self, pipeline: Pipeline, world: World) -> None:
         # The latest status, not the one this look began with: its own earlier write may have come back meanwhile.

@@ -116,3 +116,20 @@ async def test_a_pipeline_without_trouble_is_left_alone_for_a_while() -> None:
     room.add("orders", {})
     assert await room.reconciler.reconcile("shop/orders") == pytest.approx(600, rel=0.2)
     assert room.claim("Degraded") == ("False", "AsExpected")
+
+
+async def test_two_pipelines_with_one_topic_both_say_so_until_one_of_them_is_gone() -> None:
+    room = Room(SHORT)
+    room.add("orders", {})
+    room.add("again", {})
+    for name, other in (("orders", "again"), ("again", "orders")):
+        await room.reconciler.reconcile(f"shop/{name}")
+        assert room.claim("Degraded") == ("True", "TopicShared")
+        assert room.claim("Ready") == ("True", "PipelineServing")
+        condition = find_condition(room.api.status["conditions"], "Degraded")
+        assert condition is not None
+        assert f"topic orders is that of shop/{other}, too" in condition["message"]
+        assert "; also: too short" in condition["message"]
+    room.cache.observe_pipeline("DELETED", build_body("orders"))
+    await room.reconciler.reconcile("shop/again")
+    assert room.claim("Degraded") == ("True", "RetentionTooShort")
