@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import httpx
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tocsin_core.codec import Headers
 from tocsin_core.errors import KafkaFailure
@@ -20,7 +19,8 @@ from tocsin_ingestion.api import build_api
 from tocsin_ingestion.auth.gate import Gate
 from tocsin_ingestion.draft import Rules
 from tocsin_ingestion.exchange import Parts
-from tocsin_ingestion.protocol import bind_protocol
+from tocsin_ingestion.plain_http import PlainProtocol
+from tocsin_ingestion.protocol import HotPathProtocol, bind_protocol
 from tocsin_ingestion.report import Reporter
 from tocsin_ingestion.web import App, DrainingServer, bind, build_config
 
@@ -30,7 +30,7 @@ ONE, BATCH = "/v1/notifications", "/v1/notifications:batch"
 LIMITS = Limits(max_in_flight=100, max_in_flight_bytes=1_000_000, max_bodies_bytes=5_000_000)
 
 Way = Literal["hot", "routes"]
-"""Through the hot path, or with uvicorn's own protocol: everything through FastAPI."""
+"""Through the hot path, or with uvicorn's own protocol behind it: everything through FastAPI."""
 
 
 class Directory:
@@ -84,6 +84,20 @@ class Running(NamedTuple):
     acceptor: Acceptor
     port: int
 
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, HotPathProtocol]:
+        """Return the client's side of a new connection, and the server's: what that is given arrives in one read."""
+        known = set(self.server.server_state.connections)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        while not (new := self.server.server_state.connections - known):  # noqa: ASYNC110 - a set has no event
+            await asyncio.sleep(0.01)
+        (connection,) = new
+        return reader, writer, cast("HotPathProtocol", connection)  # on the other way only what both have is used
+
+    async def wait_until_left(self) -> None:
+        """Wait until nobody is connected."""
+        while self.server.server_state.connections:  # noqa: ASYNC110 - a set has no event
+            await asyncio.sleep(0.01)
+
 
 @asynccontextmanager
 async def run_api(
@@ -104,7 +118,7 @@ async def run_api(
     parts = Parts(acceptor, Rules(("push",)), Reporter(topic="t"), gate)
     listener = bind("127.0.0.1", 0)
     port = listener.getsockname()[1]
-    protocol = bind_protocol(parts) if way == "hot" else HttpToolsProtocol
+    protocol = bind_protocol(parts) if way == "hot" else PlainProtocol
     config = build_config(app or build_api(*parts), protocol, graceful_seconds=5)
     for name, value in options.items():
         setattr(config, name, value)

@@ -26,7 +26,24 @@ GOOD_BYTES = b'{"fromID":1,"toID":2,"message":"hi"}'
 FORM = "application/x-www-form-urlencoded"
 DEEP = b'{"fromID":1,"toID":2,"message":"hi","data":' + b'{"a":' * 40 + b"1" + b"}" * 41
 
+OFFER = [("Connection", "Upgrade, HTTP2-Settings"), ("Upgrade", "h2c"), ("HTTP2-Settings", "AAMAAABkAAQAoAAAAAIAAAAA")]
+# Each is one good request.
+OFFERS: dict[str, bytes] = {
+    "offer of HTTP/2": build_request(GOOD, headers=OFFER),
+    "offer of HTTP/2, chunked": build_request(chunk(GOOD_BYTES), content_length=None, headers=[*OFFER, CHUNKED]),
+    "offer of HTTP/2, expect": build_request(GOOD, headers=[*OFFER, ("Expect", "100-continue")]),
+    "offer of HTTP/2 in two lines": build_request(
+        GOOD, headers=[("Connection", "keep-alive"), ("Connection", "upgrade"), ("Upgrade", "h2c"), ("Upgrade", "x")]
+    ),
+    "offer of HTTP/2 for a proxy": build_request(GOOD, headers=[("Proxy-Connection", "upgrade"), ("Upgrade", "h2c")]),
+    "offer of a WebSocket that is not served": build_request(
+        GOOD, headers=[("Connection", "Upgrade"), ("Upgrade", "websocket")]
+    ),
+    "offer of a batch": build_request([GOOD], target=BATCH, headers=OFFER),
+}
+
 CORPUS: dict[str, bytes] = {
+    **OFFERS,
     "good": build_request(GOOD),
     "good, every field": build_request(
         GOOD | {"title": "t", "data": {"a": [1, {}]}, "channels": ["push"], "expiresAt": "2099-01-01T00:00:00Z"}
@@ -104,7 +121,13 @@ CORPUS: dict[str, bytes] = {
     ),
     "chunked and a length": build_request(chunk(GOOD_BYTES), headers=[CHUNKED]),
     "expect": build_request(GOOD, headers=[("Expect", "100-continue")]),
-    "upgrade to HTTP/2": build_request(GOOD, headers=[("Connection", "Upgrade"), ("Upgrade", "h2c")]),
+    "offer of HTTP/2, behind a request": build_request(GOOD) + build_request(GOOD, headers=OFFER),
+    "offer of HTTP/2 that is broken": build_request(GOOD, headers=[*OFFER, ("Transfer-Encoding", "x")]),
+    "offer of HTTP/2 without a body": build_request(
+        method="GET", headers=OFFER, content_type=None, content_length=None
+    ),
+    "tunnel": build_request(GOOD, method="CONNECT") + build_request(GOOD),
+    "tunnel to another server": build_request(GOOD, method="CONNECT", target="a:443") + build_request(GOOD),
     "compressed": build_request(gzip.compress(GOOD_BYTES), headers=[("Content-Encoding", "gzip")]),
     "zeros before the length": build_request(GOOD, content_length="0" * 30 + "41"),
     "thousands of zeros before the length": build_request(GOOD, content_length="0" * 5_000 + "41"),

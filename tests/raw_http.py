@@ -83,6 +83,14 @@ async def converse(
         writer.transport.abort()
 
 
+async def read_reply(reader: asyncio.StreamReader) -> Reply:
+    """Return the next answer on a connection that goes on; it has a Content-Length."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+    (reply,) = read_replies(head + await reader.readexactly(length))
+    return reply
+
+
 async def _send(writer: asyncio.StreamWriter, parts: Iterable[bytes], pause_seconds: float) -> None:
     for part in parts:
         writer.write(part)

@@ -3,7 +3,8 @@
 What arrives faster than Kafka confirms has to be refused, and at once: a client told 503 goes elsewhere or backs off,
 one that waits is lost together with everybody behind it. The bounds of librdkafka's queue lie behind these, as a
 second line; uvicorn's `limit_concurrency` was refused, because it counts idle connections and says no Retry-After.
-Bodies count from their declared length on, before a byte of them is read. Knows no clock and no I/O.
+Bodies count as they arrive: what was only declared would let a few idle connections refuse everybody else. Knows no
+clock and no I/O.
 """
 
 from __future__ import annotations

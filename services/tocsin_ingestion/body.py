@@ -1,8 +1,8 @@
 """Reading a request's body, bounded in bytes, alone and with all others, and in time, whatever length it declares.
 
 The bound is checked on what has arrived, so that a chunked body without Content-Length stops at the same byte. What a
-refused client still sends is discarded by uvicorn, without being kept: closing at once would reset the connection
-before the client could read why.
+refused client still sends is read over, by uvicorn or, where the connection ends, by `farewell`: closing at once would
+reset the connection before the client could read why.
 """
 
 from __future__ import annotations
@@ -34,11 +34,9 @@ async def read_body(
     """
     declared = request.headers.get("content-length", "0")
     is_number = declared.isdecimal() and len(declared) <= MAX_LENGTH_DIGITS
-    declared_bytes = int(declared) if is_number else 0
-    check_size(declared_bytes, limit=limit)
+    check_size(int(declared) if is_number else 0, limit=limit)
     try:
         with Room(admission) as room:
-            room.grow_to(declared_bytes)
             async with asyncio.timeout(timeout_seconds):
                 return await _collect(request, limit, room)
     except TimeoutError as error:

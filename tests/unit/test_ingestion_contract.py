@@ -12,7 +12,7 @@ import structlog
 
 from gates import build_gate, build_key_ring
 from ingestion_api import BATCH, GOOD, ONE, Running, run_api
-from ingestion_corpus import BURST, CORPUS, KEY, KEYED_CORPUS
+from ingestion_corpus import BURST, CORPUS, KEY, KEYED_CORPUS, OFFERS
 from raw_http import LAST, Heard, Reply, build_request, converse, normalise, read_replies
 from tocsin_core.errors import KafkaFailure, KafkaUnavailable, NotAuthorized, OutcomeUnknown, RecordRejected
 from tocsin_ingestion.admission import Limits
@@ -52,7 +52,9 @@ async def test_both_ways_give_the_same_answers_and_store_the_same(name: str) -> 
     assert hot[0]
 
 
-@pytest.mark.parametrize("name", ["good", "at the limit", "key, repeated", "mixed batch", "pipelined with refusals"])
+@pytest.mark.parametrize(
+    "name", ["good", "at the limit", "key, repeated", "mixed batch", "pipelined with refusals", *OFFERS]
+)
 async def test_a_request_in_pieces_gets_the_answers_of_the_whole(name: str) -> None:
     whole, pieces = await asyncio.gather(play("hot", CORPUS[name]), play("hot", CORPUS[name], pieces=50))
     assert pieces == whole

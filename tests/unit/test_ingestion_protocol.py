@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
 from prometheus_client import REGISTRY
 
-from ingestion_api import BATCH, GOOD, ONE, Running, run_api
-from raw_http import LAST, Reply, build_request, converse, read_replies
+from gates import build_gate, build_key_ring
+from ingestion_api import BATCH, GOOD, ONE, run_api
+from raw_http import LAST, build_request, converse, read_replies, read_reply
 from tocsin_ingestion.admission import Limits
 from tocsin_ingestion.body import BODY_TIMEOUT_SECONDS
-from tocsin_ingestion.protocol import HEAD_TIMEOUT_SECONDS, KEEP_ALIVE_SECONDS, HotPathProtocol
+from tocsin_ingestion.protocol import CLOSE_SECONDS, HEAD_TIMEOUT_SECONDS, KEEP_ALIVE_SECONDS, MAX_HEAD_BYTES
+
+CHUNKED_HEAD = build_request(content_length=None, headers=[("Transfer-Encoding", "chunked")])
 
 
 async def out_of_bounds(scope: Any, receive: Any, send: Any) -> None:
@@ -22,25 +26,6 @@ async def out_of_bounds(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.start", "status": 418, "headers": [(b"content-length", b"0")]})
     await send({"type": "http.response.body"})
     assert scope["headers"]
-
-
-async def read_one(reader: asyncio.StreamReader) -> Reply:
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-    (reply,) = read_replies(head + await reader.readexactly(length))
-    return reply
-
-
-def connection_of(api: Running) -> HotPathProtocol:
-    (connection,) = api.server.server_state.connections
-    assert isinstance(connection, HotPathProtocol)
-    return connection
-
-
-async def until_connected(api: Running) -> HotPathProtocol:
-    while not api.server.server_state.connections:  # noqa: ASYNC110 - uvicorn's set of them has no event
-        await asyncio.sleep(0.01)
-    return connection_of(api)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +48,7 @@ async def test_what_client_libraries_send_never_reaches_the_routes(request_bytes
                 writer.write(part)
                 await asyncio.sleep(0.01)  # so that the server reads the parts one by one
             if parts != [LAST]:
-                assert (await read_one(reader)).status == status
+                assert (await read_reply(reader)).status == status
         assert (await reader.read()).startswith(b"HTTP/1.1 418")
         writer.close()
 
@@ -97,8 +82,7 @@ async def test_a_client_that_hangs_up_before_the_answer_loses_nothing_but_the_an
         writer.write(build_request(GOOD))
         await api.sink.was_asked.wait()
         writer.transport.abort()
-        while api.server.server_state.connections:  # noqa: ASYNC110 - uvicorn's set of them has no event
-            await asyncio.sleep(0.01)
+        await api.wait_until_left()
         api.sink.is_open.set()
         assert (await api.client.post(ONE, json=GOOD)).status_code == 202
         assert len(api.sink.records) == 2
@@ -107,8 +91,7 @@ async def test_a_client_that_hangs_up_before_the_answer_loses_nothing_but_the_an
 
 async def test_a_silent_connection_is_closed_and_one_that_waits_for_an_answer_is_not() -> None:
     async with run_api() as api:
-        reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
-        connection = await until_connected(api)
+        reader, writer, connection = await api.connect()
         api.sink.is_open.clear()
         writer.write(build_request(GOOD))
         await api.sink.was_asked.wait()
@@ -124,8 +107,7 @@ async def test_a_silent_connection_is_closed_and_one_that_waits_for_an_answer_is
 
 async def test_headers_that_come_too_slowly_are_a_408_and_the_end() -> None:
     async with run_api() as api:
-        reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
-        connection = await until_connected(api)
+        reader, writer, connection = await api.connect()
         writer.write(b"POST /v1/notifications HTTP/1.1\r\nHost")
         while connection._phase.name != "HEAD":  # noqa: ASYNC110 - a byte's arrival has no event
             await asyncio.sleep(0.01)
@@ -139,8 +121,7 @@ async def test_headers_that_come_too_slowly_are_a_408_and_the_end() -> None:
 
 async def test_a_body_that_comes_too_slowly_is_a_408_and_its_rest_is_read_over() -> None:
     async with run_api() as api:
-        reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
-        connection = await until_connected(api)
+        reader, writer, connection = await api.connect()
         request = build_request(GOOD)
         writer.write(request[:-3])
         while connection._phase.name != "BODY":  # noqa: ASYNC110 - a byte's arrival has no event
@@ -153,10 +134,9 @@ async def test_a_body_that_comes_too_slowly_is_a_408_and_its_rest_is_read_over()
         writer.close()
 
 
-async def test_a_client_that_does_not_read_its_answers_is_not_read_from_either() -> None:
+async def test_a_client_that_does_not_read_its_answers_is_not_read_from_either_and_cannot_hold_up_the_end() -> None:
     async with run_api() as api:
-        _, writer = await asyncio.open_connection("127.0.0.1", api.port, limit=1_024)
-        connection = await until_connected(api)
+        _, writer, connection = await api.connect()
         writer.transport.set_write_buffer_limits(high=0)
         bad = build_request(b"{") * 100
         while not connection.flow.read_paused:
@@ -167,6 +147,11 @@ async def test_a_client_that_does_not_read_its_answers_is_not_read_from_either()
             except TimeoutError:
                 continue
         assert connection.transport.get_write_buffer_size() < 1_000_000
+        connection.timeout_keep_alive_handler()
+        connection.check_deadline(connection.loop.time() + CLOSE_SECONDS - 1)
+        assert connection in api.server.server_state.connections
+        connection.check_deadline(connection.loop.time() + CLOSE_SECONDS + 1)
+        await api.wait_until_left()
         writer.transport.abort()
 
 
@@ -247,33 +232,113 @@ async def test_a_long_body_before_a_head_in_pieces_is_not_taken_for_a_long_head(
         assert [reply.status for reply in read_replies(heard.data)] == [202, 202, 404]
 
 
+async def test_a_body_that_was_only_announced_leaves_room_for_those_that_come() -> None:
+    async with run_api(limits=Limits(max_bodies_bytes=4_194_304)) as api:
+        _, writer, connection = await api.connect()
+        connection.data_received(build_request(target=BATCH, content_length="4194304"))
+        assert (await api.client.post(ONE, json=GOOD)).status_code == 202
+        writer.close()
+
+
 async def test_a_body_for_which_there_is_no_room_is_a_503_at_once_and_room_comes_back_when_its_client_leaves() -> None:
     async with run_api(limits=Limits(max_bodies_bytes=100)) as api:
         request = build_request(GOOD | {"message": "x" * 30})
-        reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+        reader, writer, connection = await api.connect()
         writer.write(request[:-5])
-        while (await until_connected(api))._body_bytes == 0:  # noqa: ASYNC110 - a byte's arrival has no event
+        while connection._body_bytes == 0:  # noqa: ASYNC110 - a byte's arrival has no event
             await asyncio.sleep(0.01)
         other_reader, other = await asyncio.open_connection("127.0.0.1", api.port)
         other.write(request[:-5])  # answered although its body is not complete
-        assert (await read_one(other_reader)).status == 503
+        refused = await read_reply(other_reader)
+        assert (refused.status, dict(refused.headers)["retry-after"]) == (503, "1")
         writer.close()
         assert await reader.read() == b""
         other.write(request[-5:] + request)
-        assert (await read_one(other_reader)).status == 202
+        assert (await read_reply(other_reader)).status == 202
         other.close()
         assert len(api.sink.records) == 1
 
 
 async def test_trailers_are_read_over() -> None:
     async with run_api() as api:
-        reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
-        chunked = build_request(content_length=None, headers=[("Transfer-Encoding", "chunked")])
-        writer.write(chunked + b"2\r\n{}\r\n0\r\n" + b"a: b\r\n" * 1_000)
-        connection = await until_connected(api)
+        reader, writer, connection = await api.connect()
+        writer.write(CHUNKED_HEAD + b"2\r\n{}\r\n0\r\n" + b"a: b\r\n" * 1_000)
         while connection._phase.name != "HANDED_OVER":  # noqa: ASYNC110 - a byte's arrival has no event
             await asyncio.sleep(0.01)
         writer.write(b"\r\n")
-        assert (await read_one(reader)).status == 422
+        assert (await read_reply(reader)).status == 422
         assert len(connection.headers) < 10
+        writer.close()
+
+
+@pytest.mark.parametrize("endless", [b"0\r\nx: ", b"2;x="])
+async def test_trailers_and_chunk_extensions_without_end_are_a_431_and_the_end(endless: bytes) -> None:
+    async with run_api() as api:
+        reader, writer, connection = await api.connect()
+        connection.data_received(CHUNKED_HEAD + endless)
+        for _ in range(MAX_HEAD_BYTES // 8_000 + 1):
+            connection.data_received(b"y" * 8_000)
+        (reply,) = read_replies(await reader.read())
+        assert (reply.status, dict(reply.headers)["connection"]) == (431, "close")
+        writer.close()
+        await api.wait_until_left()
+
+
+async def test_trailers_without_end_behind_an_answer_end_the_connection_without_another() -> None:
+    async with run_api() as api:
+        reader, writer, connection = await api.connect()
+        connection.data_received(CHUNKED_HEAD.replace(b"/v1", b"/v2") + b"0\r\nx: ")
+        assert (await read_reply(reader)).status == 404
+        for _ in range(MAX_HEAD_BYTES // 8_000 + 1):
+            connection.data_received(b"y" * 8_000)
+        assert await reader.read() == b""
+        writer.close()
+
+
+async def test_a_long_body_in_chunks_is_not_taken_for_long_trailers() -> None:
+    async with run_api() as api:
+        reader, writer, connection = await api.connect()
+        connection.data_received(CHUNKED_HEAD)
+        for part in (b'{"fromID":1,"toID":2,"message":"hi"', *[b" " * 8_000] * 20, b"}"):
+            connection.data_received(b"%x\r\n%b\r\n" % (len(part), part))
+        connection.data_received(b"0\r\n\r\n")
+        assert (await read_reply(reader)).status == 202
+        writer.close()
+
+
+@pytest.mark.parametrize("before", [[GOOD], [GOOD | {"toID": 3}], [GOOD, GOOD | {"toID": 3}]])
+async def test_a_broken_body_does_not_take_the_place_of_the_answers_before_it(before: list[Any]) -> None:
+    async with run_api() as api:
+        api.sink.is_open.clear()
+        reader, writer, _ = await api.connect()
+        writer.write(b"".join(map(build_request, before)) + CHUNKED_HEAD + b"xyz\r\n")
+        await api.sink.was_asked.wait()
+        api.sink.is_open.set()
+        replies = read_replies(await reader.read())
+        assert [reply.status for reply in replies] == [202] * len(before)
+        assert dict(replies[-1].headers)["connection"] == "close"
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("first", "status", "rest"),
+    [
+        (build_request(b"ab", target="/v2", content_length="5"), 404, b"cde"),
+        (build_request(b"ab", target="/v2", content_length="5"), 404, b"c"),
+        (build_request(method="GET", target="/v2", content_type=None, content_length=None), 404, b"\r\n"),
+        (build_request(b"ab", headers=[("Authorization", "Bearer x")]).replace(b": 2", b": 5"), 401, b"c"),
+    ],
+)
+async def test_what_arrives_behind_an_answer_does_not_keep_its_connection_for_ever(
+    first: bytes, status: int, rest: bytes, tmp_path: Path
+) -> None:
+    async with run_api(gate=build_gate(build_key_ring(tmp_path / "keys"))) as api:
+        reader, writer, connection = await api.connect()
+        connection.data_received(first)
+        assert (await read_reply(reader)).status == status
+        connection.data_received(rest)
+        connection.check_deadline(connection.loop.time() + KEEP_ALIVE_SECONDS - 1)
+        assert not connection.is_closing()
+        connection.check_deadline(connection.loop.time() + KEEP_ALIVE_SECONDS + 1)
+        assert await reader.read() == b""
         writer.close()
