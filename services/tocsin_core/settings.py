@@ -57,6 +57,13 @@ def _check_token(value: SecretStr) -> SecretStr:
     return SecretStr(token)
 
 
+def _check_ascii(url: str) -> str:
+    """Return an address that libcurl takes: it would refuse any other at each request."""
+    if not url.isascii() or not url.isprintable():
+        raise ValueError("must be ASCII: write the host in punycode (xn--...) and percent-encode the rest")
+    return url
+
+
 HostPort = Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^\s:,]+):[0-9]{1,5}$", max_length=270)]
 RetryDelay = Annotated[int, Field(ge=1, le=86_400)]
 Brokers = Annotated[list[HostPort], NoDecode, BeforeValidator(_split_commas), Field(min_length=1, max_length=16)]
@@ -198,8 +205,7 @@ class IngestionSettings(Section):
 class WebhookSettings(Section):
     """One HTTP endpoint, signed with the Standard Webhooks scheme when a secret is there."""
 
-    url: str = Field(pattern=r"^https?://[!-~]+$", max_length=2_048)
-    """ASCII, with the host in punycode and the rest percent-encoded."""
+    url: Annotated[str, AfterValidator(_check_ascii)] = Field(pattern=r"^https?://\S+$", max_length=2_048)
     secret_file: Path | None = None
     timeout_seconds: float = Field(default=10.0, gt=0, le=120)
 

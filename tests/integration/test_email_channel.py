@@ -10,6 +10,7 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
+import aiosmtplib
 import pytest
 import trustme
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
@@ -32,8 +33,18 @@ class Mailbox:
         self.mail_answer = "250 OK"
         self.rcpt_answer = "250 OK"
         self.data_answer = "250 OK"
+        self.rsets = 0
+        self.answers_rset = True
 
-    async def handle_MAIL(  # noqa: N802 - the server's name for it
+    async def handle_RSET(  # noqa: N802 - the server's name for it
+        self, _server: SMTP, _session: Session, _envelope: Envelope
+    ) -> str:
+        self.rsets += 1
+        if not self.answers_rset:
+            await asyncio.Event().wait()
+        return "250 OK"
+
+    async def handle_MAIL(  # noqa: N802 - same
         self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
     ) -> str:
         if self.mail_answer.startswith("250"):
@@ -225,6 +236,38 @@ async def test_a_connection_that_rested_for_long_is_not_asked(
     for _ in range(2):
         await channel.send(make_envelope())
     assert len(mailbox.connections) == len(mailbox.mails) == 2
+
+
+@pytest.mark.parametrize(("timeout_seconds", "rset_seconds"), [(30.0, 5.0), (4.0, 1.0)])
+async def test_asking_a_kept_connection_leaves_the_mail_most_of_its_time(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, timeout_seconds: float, rset_seconds: float
+) -> None:
+    waited: list[object] = []
+
+    async def note(_: aiosmtplib.SMTP, **options: object) -> None:
+        waited.append(options.get("timeout"))
+
+    channel = build(await serve(), timeout_seconds=timeout_seconds)
+    await channel.send(make_envelope())
+    monkeypatch.setattr("aiosmtplib.SMTP.rset", note)
+    await channel.send(make_envelope())
+    assert waited == [rset_seconds]
+    await channel.close()
+
+
+async def test_a_kept_connection_that_is_silent_is_replaced_and_so_are_those_that_rested_longer(
+    channel: EmailChannel, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tocsin_consumer.channels.email.RSET_SECONDS", 0.05)
+    await asyncio.gather(*(channel.send(make_envelope()) for _ in range(4)))
+    kept = [connection for connection, _ in channel._idle]
+    assert len(kept) == 4
+    mailbox.answers_rset = False
+    await channel.send(make_envelope())
+    assert len(mailbox.mails) == 5
+    assert mailbox.rsets == 1
+    assert len(channel._idle) == 1
+    assert not any(connection.is_connected for connection in kept)
 
 
 async def test_a_surplus_connection_costs_the_last_mail_nothing(

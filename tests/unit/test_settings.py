@@ -175,6 +175,23 @@ def test_a_channel_has_exactly_the_block_of_its_type(write: Any, channel: dict[s
     assert "set exactly the block that matches type" in explain(write(consumer={"channels": [channel]}))
 
 
+@pytest.mark.parametrize("url", ["https://exämple.org/hook", "https://example.org/grüße", "https://example.org/\x7f"])
+def test_a_webhooks_address_that_is_not_ascii_is_refused_with_the_way_to_write_it(write: Any, url: str) -> None:
+    hook = {"name": "hook", "type": "Webhook", "webhook": {"url": url}}
+    text = explain(write(consumer={"channels": [hook]}))
+    assert "consumer.channels.0.webhook.url: must be ASCII: write the host in punycode (xn--...)" in text
+    assert url not in text
+
+
+def test_a_webhooks_address_in_punycode_is_taken(write: Any) -> None:
+    url = "https://xn--exmple-cua.org/gr%C3%BC%C3%9Fe"
+    [channel] = load_settings(
+        write(consumer={"channels": [{"name": "hook", "type": "Webhook", "webhook": {"url": url}}]})
+    ).consumer.channels
+    assert channel.webhook is not None
+    assert channel.webhook.url == url
+
+
 def test_channel_names_are_unique(write: Any) -> None:
     twice = [{"name": "log", "type": "Log"}, {"name": "log", "type": "Log"}]
     assert "unique" in explain(write(consumer={"channels": twice}))

@@ -36,7 +36,8 @@ from tocsin_core.users import Profile
 MAX_KEPT_CONNECTIONS = 16
 MAX_REST_SECONDS = 60.0
 RSET_SECONDS = 5.0
-"""How long a kept connection may take to answer: this is part of the time that the mail has."""
+RSET_SHARE = 0.25
+"""How long a kept connection may take to answer, and as a share of the time that the mail has: it is part of it."""
 MAX_SUBJECT_CHARACTERS = 120
 FIRST_PERMANENT_CODE = 500
 FIRST_CODE = 200
@@ -94,17 +95,28 @@ class EmailChannel:
             connection, since = self._idle.pop()
             if time.monotonic() - since > MAX_REST_SECONDS:
                 connection.close()
-                continue
-            try:
-                await connection.rset(timeout=RSET_SECONDS)
-            except (aiosmtplib.SMTPException, OSError):
-                connection.close()
-            except BaseException:
-                connection.close()
-                raise
-            else:
+            elif await self._is_alive(connection):
                 return connection
         return None
+
+    async def _is_alive(self, connection: aiosmtplib.SMTP) -> bool:
+        """Ask a kept connection, and close it if it is of no use. Silence speaks for those that rested longer, too."""
+        try:
+            await connection.rset(timeout=min(RSET_SECONDS, self.timeout_seconds * RSET_SHARE))
+        except (aiosmtplib.SMTPException, OSError) as error:
+            connection.close()
+            if isinstance(error, aiosmtplib.SMTPTimeoutError):
+                self._forget_idle()
+            return False
+        except BaseException:
+            connection.close()
+            raise
+        return True
+
+    def _forget_idle(self) -> None:
+        while self._idle:
+            connection, _ = self._idle.pop()
+            connection.close()
 
     async def _connect(self) -> aiosmtplib.SMTP:
         try:
